@@ -1,0 +1,29 @@
+"""Everything that is simulated: suites of tasks as one Stable-Baselines3 VecEnv. Knows nothing of agents."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import EnvironmentFault, SuiteError
+    from .suite import TaskSuite, list_suites, make_suite
+    from .vector import MultiTaskVecEnv
+
+__all__ = ["EnvironmentFault", "MultiTaskVecEnv", "SuiteError", "TaskSuite", "list_suites", "make_suite"]
+
+_HOME = {
+    "EnvironmentFault": "errors",
+    "MultiTaskVecEnv": "vector",
+    "SuiteError": "errors",
+    "TaskSuite": "suite",
+    "list_suites": "suite",
+    "make_suite": "suite",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used: a worker process imports this package too, and must not pay for SB3 and torch.
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

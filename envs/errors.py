@@ -1,0 +1,45 @@
+"""The two errors of this package, and the did-you-mean used in their sentences."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+class SuiteError(ValueError):
+    """Bad input to a suite: one sentence that repeats the value and says what would be right."""
+
+
+class EnvironmentFault(RuntimeError):
+    """An environment failed while running: it raised, hung, died or returned a value that is not finite.
+
+    The message names the task. The vector environment that raised it is closed.
+    """
+
+
+def did_you_mean(value: object, known: Iterable[str], count: int = 3) -> str:
+    """The nearest known names as the end of a sentence.
+
+    :param value: the name that was not found.
+    :param known: the names that would have been right.
+    :param count: how many suggestions at most.
+    :return: ``"; did you mean 'a' or 'b'?"``, or ``"; known: ..."`` when nothing is near.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(value), names, n=count, cutoff=0.5)
+    if near:
+        return "; did you mean " + " or ".join(repr(name) for name in near) + "?"
+    return "; known: " + ", ".join(names)
+
+
+def check_seed(seed: Any) -> int:
+    """The seed as an int.
+
+    :raises SuiteError: when it is not an integer of at least 0.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise SuiteError(f"seed must be an integer of at least 0, found {seed!r}")
+    return int(seed)

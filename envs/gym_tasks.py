@@ -1,0 +1,226 @@
+"""Any list of Gymnasium ids or constructors as a suite: observations padded with zeros, actions of equal size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from .episodes import goal_generator
+from .errors import SuiteError, did_you_mean
+from .rendering import choose_gl
+from .suite import TaskSuite, check_horizon, check_integer, check_task_names, observation_box
+
+SUCCESS_KEYS = ("is_success", "success", "solved")
+
+Constructor = Callable[..., gymnasium.Env]
+
+
+class GymTask:
+    """One Gymnasium environment whose episodes are named by a goal number: the seed of its reset.
+
+    :param task: name of the task.
+    :param source: a Gymnasium id, or a constructor that may take ``render_mode``.
+    :param rescale: whether actions in [-1, 1] must be stretched to the environment's own bounds.
+    :param success_return: return from which an episode counts as success; None to use the info keys.
+    :param seed: the suite seed, which fixes the reset seed of each goal number.
+    :param horizon: steps per episode.
+    :param render_mode: ``None`` or ``"rgb_array"``.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        source: str | Constructor,
+        rescale: bool,
+        success_return: float | None,
+        seed: int,
+        horizon: int,
+        render_mode: str | None = None,
+    ) -> None:
+        self.task, self.seed, self.success_return = task, seed, success_return
+        self.target: Any = _build(source, render_mode, horizon)
+        space = self.target.action_space
+        self._middle = ((space.high + space.low) / 2).astype(np.float32) if rescale else None
+        self._half = (space.high - space.low) / 2 if rescale else None
+        self._shape = space.shape
+        self._total = 0.0
+
+    def reset(self, goal: int) -> np.ndarray:
+        """Begin the episode of goal number ``goal``; returns the state [<= S]."""
+        self._total = 0.0
+        # Seeding every reset makes an episode a function of its number alone, so that a paused run can go on exactly.
+        seed = int(goal_generator(self.seed, self.task, goal).integers(2**31))
+        observation, _ = self.target.reset(seed=seed)
+        return np.asarray(observation, np.float32).ravel()
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, bool]:
+        """One step; terminations are the environment's own."""
+        # A copy: the row belongs to the vector, and some environments keep the action they were given.
+        action = action.copy() if self._middle is None else self._middle + self._half * action
+        observation, reward, terminated, truncated, info = self.target.step(action.reshape(self._shape))
+        self._total += float(reward)
+        state = np.asarray(observation, np.float32).ravel()
+        return state, float(reward), bool(terminated), bool(truncated), self._success(info)
+
+    def _success(self, info: Mapping[str, Any]) -> bool:
+        if self.success_return is not None:
+            return self._total >= self.success_return
+        return any(bool(info[key]) for key in SUCCESS_KEYS if key in info)
+
+    def render(self) -> np.ndarray:
+        """An RGB image [H, W, 3]."""
+        return np.asarray(self.target.render())
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.target.close()
+
+
+def _build(source: str | Constructor, render_mode: str | None, horizon: int | None = None) -> gymnasium.Env:
+    if render_mode is not None:
+        choose_gl()
+    if isinstance(source, str):
+        options: dict[str, Any] = {"render_mode": render_mode, "disable_env_checker": True}
+        return gymnasium.make(source, max_episode_steps=horizon, **options)
+    return source() if render_mode is None else source(render_mode=render_mode)
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """What one task says about itself."""
+
+    task: str
+    low: np.ndarray
+    high: np.ndarray
+    action_low: np.ndarray
+    action_high: np.ndarray
+    horizon: int | None
+
+
+def _probe(task: str, source: str | Constructor) -> _Probe:
+    try:
+        env = _build(source, None)
+    except gymnasium.error.Error as error:
+        hint = did_you_mean(task, gymnasium.registry) if isinstance(source, str) else ""
+        raise SuiteError(f"task {task!r} cannot be made ({str(error).splitlines()[0]}){_only_near(hint)}") from error
+    try:
+        state, action = env.observation_space, env.action_space
+        if not isinstance(state, spaces.Box):
+            raise SuiteError(f"task {task!r} has observations {state}; only Box observations can be padded and stacked")
+        if not isinstance(action, spaces.Box):
+            raise SuiteError(f"task {task!r} has actions {action}; only continuous (Box) actions are supported")
+        limit = env.spec.max_episode_steps if env.spec is not None else None
+        return _Probe(task, state.low.ravel(), state.high.ravel(), action.low.ravel(), action.high.ravel(), limit)
+    finally:
+        env.close()
+
+
+def _only_near(hint: str) -> str:
+    # All of Gymnasium's registry would not be a sentence.
+    return hint if hint.startswith("; did") else ""
+
+
+def _named_sources(tasks: Any) -> dict[str, str | Constructor]:
+    if isinstance(tasks, Mapping):
+        check_task_names(list(tasks))
+        return dict(tasks)
+    if isinstance(tasks, str) or not isinstance(tasks, Sequence):
+        raise SuiteError(f"tasks must be a list of ids or constructors, or a dict from name to constructor, found {tasks!r}")
+    for source in tasks:
+        if not isinstance(source, str) and not callable(source):
+            raise SuiteError(f"a task must be a Gymnasium id or a constructor, found {source!r}")
+    names = [source if isinstance(source, str) else getattr(source, "__name__", repr(source)) for source in tasks]
+    return dict(zip(check_task_names(names), tasks, strict=True))
+
+
+def _actions(probes: Sequence[_Probe]) -> tuple[spaces.Box, bool]:
+    """The common action space, and whether tasks must stretch it to bounds of their own."""
+    first = probes[0]
+    for probe in probes[1:]:
+        if len(probe.action_low) != len(first.action_low):
+            raise SuiteError(
+                f"all tasks must have actions of one size, found {len(first.action_low)} in {first.task!r} "
+                f"and {len(probe.action_low)} in {probe.task!r}"
+            )
+    equal = all(
+        np.array_equal(probe.action_low, first.action_low) and np.array_equal(probe.action_high, first.action_high)
+        for probe in probes
+    )
+    if equal:
+        return spaces.Box(first.action_low.astype(np.float32), first.action_high.astype(np.float32)), False
+    for probe in probes:
+        if not (np.isfinite(probe.action_low).all() and np.isfinite(probe.action_high).all()):
+            raise SuiteError(f"the tasks' action bounds differ, so all must be finite, but those of {probe.task!r} are not")
+    return spaces.Box(-1.0, 1.0, first.action_low.shape, np.float32), True
+
+
+def _horizons(probes: Sequence[_Probe], horizon: int | None) -> list[int]:
+    if horizon is not None:
+        check_horizon(horizon, None, "gym")
+        return [horizon] * len(probes)
+    for probe in probes:
+        if probe.horizon is None:
+            raise SuiteError(f"task {probe.task!r} has no time limit of its own; give one with horizon=")
+    return [probe.horizon for probe in probes if probe.horizon is not None]
+
+
+def make_gym(
+    tasks: Sequence[str | Constructor] | Mapping[str, str | Constructor],
+    horizon: int | None = None,
+    success_return: float | Mapping[str, float] | None = None,
+    num_goals: int = 0,
+) -> TaskSuite:
+    """A suite of Gymnasium tasks.
+
+    :param tasks: ids, constructors, or a dict from name to either. Observations of unequal size are padded with zeros at
+        the end; actions must have one size, and where their bounds differ the suite's are [-1, 1], stretched per task.
+    :param horizon: steps per episode of every task; by default each task's own time limit.
+    :param success_return: return from which an episode is a success, one for all or one per task name; by default the
+        info key ``is_success``, ``success`` or ``solved`` decides, and without one no episode succeeds.
+    :param num_goals: start seeds per task, 0 for fresh ones without end.
+    :raises SuiteError: for tasks that do not fit together or an option out of range.
+    """
+    sources = _named_sources(tasks)
+    check_integer("num_goals", num_goals, least=0)
+    thresholds = dict(success_return) if isinstance(success_return, Mapping) else dict.fromkeys(sources, success_return)
+    for name in thresholds:
+        if name not in sources:
+            raise SuiteError(f"success_return names an unknown task {name!r}{did_you_mean(name, sources)}")
+    probes = [_probe(task, source) for task, source in sources.items()]
+    action_space, rescale = _actions(probes)
+    horizons = _horizons(probes, horizon)
+    size = max(len(probe.low) for probe in probes)
+    low = np.min([np.pad(probe.low, (0, size - len(probe.low))) for probe in probes], axis=0)
+    high = np.max([np.pad(probe.high, (0, size - len(probe.high))) for probe in probes], axis=0)
+    return TaskSuite(
+        name="gym",
+        task_names=tuple(sources),
+        observation_space=observation_box(low, high, len(sources)),
+        action_space=action_space,
+        horizon=max(horizons),
+        protocol={
+            "suite": "gym",
+            "tasks": list(sources),
+            "horizon": horizons,
+            "goals": f"{num_goals} reset seeds per task" if num_goals else "a fresh reset seed at every episode",
+            "num_goals": num_goals,
+            "success": {task: _rule(thresholds.get(task)) for task in sources},
+            "versions": {package: version(package) for package in ("gymnasium", "numpy")},
+        },
+        makers=[partial(GymTask, task, source, rescale, thresholds.get(task)) for task, source in sources.items()],
+        num_goals=num_goals,
+        horizons=horizons,
+    )
+
+
+def _rule(threshold: float | None) -> str:
+    if threshold is not None:
+        return f"return of at least {threshold:g}"
+    return " or ".join(f"info[{key!r}]" for key in SUCCESS_KEYS) + " at any step of the episode"

@@ -1,0 +1,149 @@
+"""Meta-World as suites: MT10, MT25, MT50 and any list of task names, with goals named by numbers.
+
+A task's goal number g is the vector that Meta-World itself would draw, with its own rejection rules, from a generator
+seeded by (suite seed, task name, g). It is drawn in the first half of a reset and kept for the second (Meta-World's
+``reset`` places everything twice), which is what ``set_task`` of the official benchmark does with a stored vector; so no
+benchmark object with its fifty resets per task is needed, and an episode's start depends on nothing but its goal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from .episodes import goal_generator
+from .errors import SuiteError
+from .rendering import choose_gl, open_camera
+from .suite import TaskSuite, check_choice, check_horizon, check_integer, check_task_names, observation_box
+
+HORIZON = 500  # the simulator refuses to go on after this many steps
+REWARD_VERSIONS = ("v2", "v1")
+
+# Bounds of the state: hand [3], gripper, two objects [14], the same one step earlier, goal [3]. The goal's box is the
+# union over all fifty tasks; constants, because asking the tasks means loading fifty MuJoCo models.
+_HAND_LOW, _HAND_HIGH = [-0.525, 0.348, -0.0525, -1.0], [0.525, 1.025, 0.7, 1.0]
+_GOAL_LOW, _GOAL_HIGH = [-0.5, 0.4, -0.15], [0.51, 1.0, 0.5]
+STATE_LOW = np.array((_HAND_LOW + [-np.inf] * 14) * 2 + _GOAL_LOW)
+STATE_HIGH = np.array((_HAND_HIGH + [np.inf] * 14) * 2 + _GOAL_HIGH)
+
+
+class MetaWorldTask:
+    """One Meta-World environment whose episodes are named by a goal number.
+
+    :param task: for example ``"reach-v3"``.
+    :param reward_version: ``"v1"`` or ``"v2"``.
+    :param seed: the suite seed, which fixes what the goals are.
+    :param horizon: not used; the episode is cut off outside.
+    :param render_mode: ``None`` or ``"rgb_array"``.
+    """
+
+    def __init__(self, task: str, reward_version: str, seed: int, horizon: int, render_mode: str | None = None) -> None:
+        del horizon
+        if render_mode is not None:
+            choose_gl()
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+        self.task, self.seed = task, seed
+        self._camera: Any = None
+        env: Any = ALL_V3_ENVIRONMENTS[task](reward_function_version=reward_version, render_mode=render_mode)
+        env._set_task_called = True
+        # The goal is visible; the space was computed while it was hidden and must be made again.
+        env._partially_observable = False
+        del env.sawyer_observation_space
+        env.observation_space = env.sawyer_observation_space
+        env.seeded_rand_vec = True
+        env.reset_model = partial(self._place_and_keep, env, env.reset_model)
+        self.target = env
+        self._low, self._high = env.observation_space.low, env.observation_space.high
+
+    @staticmethod
+    def _place_and_keep(env: Any, reset_model: Any) -> np.ndarray:
+        # Called twice by each reset: the first call draws the vector, the second finds it frozen.
+        observation = reset_model()
+        env._freeze_rand_vec = True
+        return observation
+
+    def reset(self, goal: int) -> np.ndarray:
+        """Begin an episode with goal number ``goal``; returns the state [39]."""
+        self.target.np_random = goal_generator(self.seed, self.task, goal)
+        self.target._freeze_rand_vec = False
+        state, _ = self.target.reset()
+        # Meta-World clips the states of a step to their bounds, but not those of a reset.
+        return state.clip(self._low, self._high)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, bool]:
+        """One step. Meta-World never terminates; its own truncation at 500 steps is that of the horizon."""
+        state, reward, _, truncated, info = self.target.step(action)
+        return state, reward, False, truncated, info["success"] > 0.0
+
+    def render(self) -> np.ndarray:
+        """An RGB image [480, 480, 3] of the table, upright."""
+        if self._camera is None:
+            self._camera = open_camera(self.target.model, self.target.data)
+        return self._camera.image()
+
+    def close(self) -> None:
+        """Free the renderer and the simulator."""
+        if self._camera is not None:
+            self._camera.close()
+        self.target.close()
+
+
+def _names(name: str, tasks: Sequence[str] | None) -> tuple[str, ...]:
+    from metaworld import env_dict
+
+    if name == "metaworld":
+        if tasks is None:
+            raise SuiteError("suite 'metaworld' needs tasks=[...], for example tasks=['reach-v3', 'push-v3']")
+        return check_task_names(tasks, list(env_dict.ALL_V3_ENVIRONMENTS))
+    if tasks is not None:
+        raise SuiteError(f"suite {name!r} has its own tasks; for tasks={list(tasks)!r} use suite 'metaworld'")
+    return tuple({"mt10": env_dict.MT10_V3, "mt25": env_dict.MT25_V3, "mt50": env_dict.MT50_V3}[name])
+
+
+def make_metaworld(
+    name: str = "metaworld",
+    tasks: Sequence[str] | None = None,
+    reward_version: str = "v2",
+    horizon: int = HORIZON,
+    num_goals: int = 50,
+) -> TaskSuite:
+    """A suite of Meta-World tasks.
+
+    :param name: ``"mt10"``, ``"mt25"``, ``"mt50"``, or ``"metaworld"`` for a list of your own.
+    :param tasks: names such as ``"reach-v3"``; only for ``"metaworld"``.
+    :param reward_version: ``"v2"`` (0 to 10 per step), or ``"v1"`` (unbounded, the oldest papers').
+    :param horizon: steps per training episode, at most 500; the standard protocol evaluates with 500.
+    :param num_goals: goals per task, 50 in the standard protocol; 0 for fresh ones without end.
+    :raises SuiteError: for an unknown task or an option out of range.
+    """
+    names = _names(name, tasks)
+    check_choice("reward_version", reward_version, REWARD_VERSIONS)
+    check_horizon(horizon, HORIZON, name)
+    check_integer("num_goals", num_goals, least=0)
+    return TaskSuite(
+        name=name,
+        task_names=names,
+        observation_space=observation_box(STATE_LOW, STATE_HIGH, len(names)),
+        action_space=spaces.Box(-1.0, 1.0, (4,), np.float32),
+        horizon=horizon,
+        protocol={
+            "suite": name,
+            "tasks": list(names),
+            "reward_version": reward_version,
+            "horizon": horizon,
+            "goals": f"{num_goals} per task, fixed by the seed" if num_goals else "fresh at every episode",
+            "num_goals": num_goals,
+            "goal_visible": True,
+            "success": "info['success'] at any step of the episode",
+            "versions": {package: version(package) for package in ("metaworld", "mujoco", "gymnasium", "numpy")},
+        },
+        makers=[partial(MetaWorldTask, task, reward_version) for task in names],
+        num_goals=num_goals,
+        max_horizon=HORIZON,
+    )

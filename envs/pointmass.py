@@ -1,0 +1,220 @@
+"""A toy suite whose tasks conflict by construction: K points to reach from the same states, nothing but the id says which.
+
+A point in the plane starts near the origin and moves by ``0.1 * speed[k] * action`` per step. The target of task k
+lies on the unit circle at angle ``2 pi k / K``: tasks k and k + K/2 ask for opposite actions in every state between
+them. The reward is ``scale[k] * exp(-distance)``, with scales spread by a factor of 100, so the plain mean of the losses
+hears one task only. Vectorised over all N environments: a vector step costs tens of microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from .episodes import GoalSchedule, StepArrays, goal_generator
+from .errors import SuiteError
+from .suite import TaskSuite, check_horizon, check_integer, observation_box
+
+STEP_LENGTH = 0.1  # units per step at full action
+ARENA = 1.5  # the point stays within [-1.5, 1.5] on both axes
+START = 0.25  # episodes start uniformly within [-0.25, 0.25] on both axes
+RADIUS = 0.15  # of success around the target of an easy task
+IMAGE_SIZE = 96
+
+
+class PointMasses:
+    """N point masses in one process; the backend of the suite's vector environment.
+
+    :param targets: [K, 2].
+    :param scales: [K] reward scales.
+    :param speeds: [K] factors of the step length.
+    :param radii: [K] radii of success.
+    :param schedules: one per environment, in the order of the vector.
+    :param task_of_env: [N] task of each environment.
+    :param seed: fixes what the start of each goal number is.
+    :param horizon: steps per episode.
+    :param stop_at_success: end an episode at its first success.
+    """
+
+    def __init__(
+        self,
+        targets: np.ndarray,
+        scales: np.ndarray,
+        speeds: np.ndarray,
+        radii: np.ndarray,
+        schedules: Sequence[GoalSchedule],
+        task_of_env: np.ndarray,
+        seed: int,
+        horizon: int,
+        stop_at_success: bool,
+    ) -> None:
+        num_envs, num_tasks = len(schedules), len(targets)
+        self.arrays = StepArrays(num_envs, 2 + num_tasks, 2)
+        self.targets, self.scales = targets[task_of_env], scales[task_of_env]  # [N, 2], [N]
+        self.step_lengths, self.radii = STEP_LENGTH * speeds[task_of_env, None], radii[task_of_env]  # [N, 1], [N]
+        self.schedules, self.seed = list(schedules), seed
+        self.horizon, self.stop_at_success = horizon, stop_at_success
+        self.positions = np.zeros((num_envs, 2))  # [N, 2]
+        self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+        self._solved = np.zeros(num_envs, np.bool_)
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin an episode everywhere; ``seed`` restarts the goal streams first."""
+        for schedule in self.schedules:
+            if seed is not None:
+                schedule.reseed(seed)
+            schedule.restart()
+        self._begin(range(len(self.schedules)))
+
+    def _begin(self, rows: Sequence[int]) -> None:
+        for i in rows:
+            self._place(i, self.schedules[i].advance())
+
+    def _place(self, i: int, goal: int) -> None:
+        generator = goal_generator(self.seed, self.schedules[i].task, goal)
+        self.positions[i] = generator.uniform(-START, START, 2)
+        self.arrays.observations[i, :2] = self.positions[i]
+        self.arrays.goals[i] = goal
+        self._returns[i], self._lengths[i], self._solved[i] = 0.0, 0, False
+
+    def start_step(self) -> None:
+        """Nothing to start: the step is taken when it is waited for."""
+
+    def wait_step(self) -> None:
+        """One step of all environments."""
+        arrays = self.arrays
+        self.positions += self.step_lengths * np.clip(arrays.actions, -1.0, 1.0)
+        np.clip(self.positions, -ARENA, ARENA, out=self.positions)
+        distances = np.linalg.norm(self.positions - self.targets, axis=1)  # [N]
+        arrays.observations[:, :2] = self.positions
+        arrays.rewards[:] = self.scales * np.exp(-distances)
+        arrays.success[:] = distances <= self.radii
+        self._solved |= arrays.success
+        arrays.solved[:] = self._solved
+        self._returns += arrays.rewards
+        self._lengths += 1
+        arrays.truncated[:] = self._lengths >= self.horizon
+        if self.stop_at_success:
+            arrays.truncated |= arrays.success
+        if arrays.truncated.any():
+            self._finish(np.flatnonzero(arrays.truncated))
+
+    def _finish(self, rows: np.ndarray) -> None:
+        arrays = self.arrays
+        arrays.terminal[rows] = arrays.observations[rows]
+        arrays.returns[rows], arrays.lengths[rows] = self._returns[rows], self._lengths[rows]
+        arrays.ended_goals[rows] = arrays.goals[rows]
+        self._begin(rows.tolist())
+
+    def call(self, method: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+        """What an :class:`~envs.block.EnvBlock` offers; attributes are those of this object, shared by all N."""
+        if method == "get_attr":
+            return [getattr(self, args[0]) for _ in indices]
+        if method == "set_attr":
+            return [setattr(self, *args) for _ in indices]
+        if method == "env_method":
+            return [getattr(self, args[0])(*args[1:], **kwargs) for _ in indices]
+        if method == "is_wrapped":
+            return [False for _ in indices]
+        if method == "render":
+            return [self._image(i) for i in indices]
+        if method == "state":
+            return [{**self.schedules[i].state(), "length": int(self._lengths[i])} for i in indices]
+        for i in indices:  # load_state
+            self.schedules[i].load_state(args[0])
+            self._place(i, self.schedules[i].goal)
+        return []
+
+    def _image(self, i: int) -> np.ndarray:
+        image = np.full((IMAGE_SIZE, IMAGE_SIZE, 3), 255, np.uint8)
+        axis = np.linspace(-ARENA, ARENA, IMAGE_SIZE)
+        x, y = np.meshgrid(axis, -axis)
+        for centre, radius, colour in (
+            (self.targets[i], max(self.radii[i], 0.05), (60, 160, 60)),
+            (self.positions[i], 0.06, (40, 40, 200)),
+        ):
+            image[(x - centre[0]) ** 2 + (y - centre[1]) ** 2 <= radius**2] = colour
+        return image
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class PointMassSuite(TaskSuite):
+    """The suite; see the module's docstring and :func:`make_pointmass`."""
+
+    def __init__(self, num_tasks: int, horizon: int, reward_scale_spread: float, difficulty: float, num_goals: int) -> None:
+        angles = 2.0 * np.pi * np.arange(num_tasks) / num_tasks
+        self.targets = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # [K, 2]
+        rank = np.linspace(0.0, 1.0, num_tasks) if num_tasks > 1 else np.array([0.5])
+        self.scales = float(reward_scale_spread) ** (rank - 0.5)  # [K], geometric mean 1
+        # The hardest task is the one with the smallest rewards: only balancing brings it out.
+        self.speeds = 1.0 - 0.6 * difficulty * (1.0 - rank)
+        self.radii = RADIUS * (1.0 - 0.6 * difficulty * (1.0 - rank))
+        names = tuple(f"point-{k}" for k in range(num_tasks))
+        bound = np.full(2, ARENA)
+        super().__init__(
+            name="pointmass",
+            task_names=names,
+            observation_space=observation_box(-bound, bound, num_tasks),
+            action_space=spaces.Box(-1.0, 1.0, (2,), np.float32),
+            horizon=horizon,
+            protocol={
+                "suite": "pointmass",
+                "tasks": list(names),
+                "horizon": horizon,
+                "reward_scale_spread": float(reward_scale_spread),
+                "difficulty": float(difficulty),
+                "goals": f"{num_goals} starts per task, fixed by the seed" if num_goals else "fresh starts",
+                "num_goals": num_goals,
+                "success": "within the radius of the target at any step of the episode",
+                "versions": {"numpy": version("numpy")},
+            },
+            num_goals=num_goals,
+        )
+
+    def _backend(
+        self,
+        seed: int,
+        schedules: list[GoalSchedule],
+        horizons: list[int],
+        stop_at_success: bool,
+        render_mode: str | None,
+        workers: int,
+        worker_timeout: float,
+    ) -> PointMasses:
+        # A process more would cost more than all the steps: `workers` is accepted and not used.
+        tasks = np.arange(len(schedules)) % self.num_tasks
+        laws = (self.targets, self.scales, self.speeds, self.radii)
+        return PointMasses(*laws, schedules, tasks, seed, horizons[0], stop_at_success)
+
+
+def make_pointmass(
+    num_tasks: int = 4,
+    horizon: int = 50,
+    reward_scale_spread: float = 100.0,
+    difficulty: float = 0.0,
+    num_goals: int = 50,
+) -> PointMassSuite:
+    """The point-mass suite.
+
+    :param num_tasks: K, at least 1; an even number gives every task an exact opponent.
+    :param horizon: steps per episode; 10 suffice to reach a target of an easy task.
+    :param reward_scale_spread: largest over smallest reward scale, at least 1.
+    :param difficulty: 0 makes all tasks equally hard; towards 1, the tasks with small rewards get slower (0.4 of the speed)
+        and their targets smaller (0.4 of the radius).
+    :param num_goals: start positions per task; 0 for fresh ones without end.
+    :raises SuiteError: for an option out of range.
+    """
+    check_integer("num_tasks", num_tasks, least=1)
+    check_horizon(horizon, None, "pointmass")
+    check_integer("num_goals", num_goals, least=0)
+    if not reward_scale_spread >= 1.0 or not np.isfinite(reward_scale_spread):
+        raise SuiteError(f"reward_scale_spread must be a finite number of at least 1, found {reward_scale_spread!r}")
+    if not 0.0 <= difficulty <= 1.0:
+        raise SuiteError(f"difficulty must be between 0 and 1, found {difficulty!r}")
+    return PointMassSuite(num_tasks, horizon, reward_scale_spread, difficulty, num_goals)

@@ -1,0 +1,216 @@
+"""TaskSuite: K named tasks with common spaces, and the registry that finds one by name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import spaces
+
+from .block import EnvBlock
+from .episodes import GOAL_ORDERS, EnvRecipe, GoalOrder, GoalSchedule, StepArrays, TaskEnv
+from .errors import SuiteError, check_seed, did_you_mean
+
+if TYPE_CHECKING:
+    from .vector import Backend, MultiTaskVecEnv
+
+# A function that builds one environment: (suite seed, horizon, render mode) -> TaskEnv. It must travel to a worker.
+TaskMaker = Callable[[int, int, "str | None"], TaskEnv]
+
+
+@dataclass
+class TaskSuite:
+    """K tasks that one agent can learn together.
+
+    :param name: registry name.
+    :param task_names: K distinct names.
+    :param observation_space: float32 Box [S + K]: state, then one-hot task.
+    :param action_space: float32 Box [A].
+    :param horizon: longest episode in steps.
+    :param protocol: what a result must be labelled with; JSON-able.
+    :param makers: one per task; empty for suites that are simulated all at once.
+    :param num_goals: goals per task; 0 means fresh ones without end.
+    :param max_horizon: the most that ``make_vec_env(horizon=...)`` accepts; None for no limit.
+    :param horizons: steps per task where they differ.
+    """
+
+    name: str
+    task_names: tuple[str, ...]
+    observation_space: spaces.Box
+    action_space: spaces.Box
+    horizon: int
+    protocol: dict[str, Any]
+    makers: Sequence[TaskMaker] = ()
+    num_goals: int = 0
+    max_horizon: int | None = None
+    horizons: Sequence[int] | None = None
+
+    @property
+    def num_tasks(self) -> int:
+        """K."""
+        return len(self.task_names)
+
+    def make_vec_env(
+        self,
+        seed: int,
+        copies: int = 1,
+        workers: int = 0,
+        goal_order: GoalOrder = "random",
+        horizon: int | None = None,
+        stop_at_success: bool = False,
+        render_mode: str | None = None,
+        worker_timeout: float = 60.0,
+    ) -> MultiTaskVecEnv:
+        """Build N = K x copies environments.
+
+        :param seed: fixes the goals of every task and the order they come in.
+        :param copies: environments per task.
+        :param workers: processes; 0 steps everything in this one. More than N are not started.
+        :param goal_order: ``"random"``: each episode draws a goal. ``"sweep"``: a reset starts a sweep in which episode j
+            of copy c visits goal ``(j * copies + c) % num_goals``: num_goals / copies episodes visit each goal once.
+        :param horizon: steps per episode, instead of the suite's.
+        :param stop_at_success: end an episode at its first success (reported as truncated, not as terminal).
+        :param render_mode: ``"rgb_array"`` to allow images.
+        :param worker_timeout: seconds after which a silent worker counts as hanging.
+        :raises SuiteError: for an argument out of range.
+        """
+        from .vector import MultiTaskVecEnv  # brings SB3 and torch, which a worker process must not load
+
+        seed = check_seed(seed)
+        check_integer("copies", copies, least=1)
+        check_integer("workers", workers, least=0)
+        horizons = self._horizons(horizon)
+        check_choice("goal_order", goal_order, GOAL_ORDERS)
+        check_choice("render_mode", render_mode, (None, "rgb_array"))
+        if worker_timeout <= 0:
+            raise SuiteError(f"worker_timeout must be a positive number of seconds, found {worker_timeout!r}")
+        schedules = [
+            GoalSchedule(self.task_names[i % self.num_tasks], i // self.num_tasks, copies, self.num_goals, goal_order, seed)
+            for i in range(self.num_tasks * copies)
+        ]
+        backend = self._backend(seed, schedules, horizons, stop_at_success, render_mode, workers, worker_timeout)
+        return MultiTaskVecEnv(
+            self.task_names, copies, self.observation_space, self.action_space, max(horizons), backend, render_mode
+        )
+
+    def _backend(
+        self,
+        seed: int,
+        schedules: list[GoalSchedule],
+        horizons: list[int],
+        stop_at_success: bool,
+        render_mode: str | None,
+        workers: int,
+        worker_timeout: float,
+    ) -> Backend:
+        shape = (len(schedules), self.observation_space.shape[0], self.action_space.shape[0])
+        recipes = []
+        for i, schedule in enumerate(schedules):
+            k = i % self.num_tasks
+            make = _Make(self.makers[k], seed, horizons[k], render_mode)
+            recipes.append(EnvRecipe(i, self.task_names[k], make, schedule, horizons[k], stop_at_success))
+        if workers:
+            from .workers import WorkerPool
+
+            return WorkerPool(recipes, shape, min(workers, len(recipes)), worker_timeout)
+        return EnvBlock(recipes, StepArrays(*shape))
+
+    def _horizons(self, horizon: int | None) -> list[int]:
+        if horizon is None:
+            return list(self.horizons) if self.horizons is not None else [self.horizon] * self.num_tasks
+        check_horizon(horizon, self.max_horizon, self.name)
+        return [horizon] * self.num_tasks
+
+
+@dataclass(frozen=True)
+class _Make:
+    """A task maker with its arguments: picklable, unlike a closure."""
+
+    maker: TaskMaker
+    seed: int
+    horizon: int
+    render_mode: str | None
+
+    def __call__(self) -> TaskEnv:
+        return self.maker(self.seed, self.horizon, self.render_mode)
+
+
+def observation_box(state_low: np.ndarray, state_high: np.ndarray, num_tasks: int) -> spaces.Box:
+    """The float32 Box [S + K] of a state within bounds [S] followed by the one-hot task."""
+    low = np.concatenate([state_low, np.zeros(num_tasks)]).astype(np.float32)
+    high = np.concatenate([state_high, np.ones(num_tasks)]).astype(np.float32)
+    return spaces.Box(low, high, dtype=np.float32)
+
+
+def check_integer(name: str, value: Any, least: int) -> None:
+    """:raises SuiteError: when ``value`` is not an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise SuiteError(f"{name} must be an integer of at least {least}, found {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """:raises SuiteError: when ``value`` is none of ``choices``."""
+    if value not in choices:
+        known = " or ".join(repr(choice) for choice in choices)
+        raise SuiteError(f"{name} must be {known}, found {value!r}")
+
+
+def check_horizon(horizon: Any, most: int | None, suite: str) -> None:
+    """:raises SuiteError: when ``horizon`` is not a number of steps from 1 to ``most``."""
+    check_integer("horizon", horizon, least=1)
+    if most is not None and horizon > most:
+        raise SuiteError(f"horizon must be at most {most} in suite {suite!r} (its simulator stops there), found {horizon}")
+
+
+def check_task_names(names: Any, known: Sequence[str] | None = None) -> tuple[str, ...]:
+    """A list of task names as a tuple.
+
+    :raises SuiteError: when it is empty, holds a duplicate, or a name that is not in ``known``.
+    """
+    if isinstance(names, str) or not isinstance(names, Sequence) or len(names) == 0:
+        raise SuiteError(f"tasks must be a list of at least one task, found {names!r}")
+    for position, name in enumerate(names):
+        if known is not None and name not in known:
+            raise SuiteError(f"unknown task {name!r}{did_you_mean(name, known)}")
+        if name in names[:position]:
+            raise SuiteError(f"task {name!r} is listed twice; each task may appear once (use copies for more of it)")
+    return tuple(names)
+
+
+# name -> module, function, arguments fixed by the name, one line about it
+_SUITES: dict[str, tuple[str, str, dict[str, Any], str]] = {
+    "mt10": ("metaworld", "make_metaworld", {"name": "mt10"}, "Meta-World MT10: ten manipulation tasks"),
+    "mt25": ("metaworld", "make_metaworld", {"name": "mt25"}, "Meta-World MT25: twenty-five manipulation tasks"),
+    "mt50": ("metaworld", "make_metaworld", {"name": "mt50"}, "Meta-World MT50: all fifty manipulation tasks"),
+    "metaworld": ("metaworld", "make_metaworld", {"name": "metaworld"}, "any list of Meta-World tasks: tasks=[...]"),
+    "gym": ("gym_tasks", "make_gym", {}, "any list of Gymnasium ids or constructors: tasks=[...]"),
+    "pointmass": ("pointmass", "make_pointmass", {}, "a toy with conflicting tasks, learnt within seconds"),
+}
+
+
+def list_suites() -> dict[str, str]:
+    """Every suite name with one line about it."""
+    return {name: line for name, (_, _, _, line) in _SUITES.items()}
+
+
+def make_suite(name: str, **options: Any) -> TaskSuite:
+    """Build a suite by its registry name.
+
+    :param name: one of :func:`list_suites`.
+    :param options: the suite's own; an unknown one is refused with the known ones.
+    :raises SuiteError: for an unknown name, an unknown option, or an option's bad value.
+    """
+    if name not in _SUITES:
+        raise SuiteError(f"unknown suite {name!r}{did_you_mean(name, _SUITES)}")
+    module, function, fixed, _ = _SUITES[name]
+    # Imported here, so that a suite's simulator is loaded only when that suite is used.
+    build = getattr(importlib.import_module(f"{__package__}.{module}"), function)
+    known = [option for option in inspect.signature(build).parameters if option not in fixed]
+    for option in options:
+        if option not in known:
+            raise SuiteError(f"suite {name!r} has no option {option!r}{did_you_mean(option, known)}")
+    return build(**fixed, **options)

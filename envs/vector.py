@@ -1,0 +1,256 @@
+"""MultiTaskVecEnv: K tasks x copies environments as one Stable-Baselines3 VecEnv."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+
+from .episodes import StepArrays
+from .errors import EnvironmentFault, SuiteError, check_seed
+
+
+class Backend(Protocol):
+    """What moves the environments: an :class:`~envs.block.EnvBlock`, a worker pool, or a vectorised simulator."""
+
+    arrays: StepArrays
+
+    def reset(self, seed: int | None = None) -> None: ...
+    def start_step(self) -> None: ...
+    def wait_step(self) -> None: ...
+    def call(self, method: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]: ...
+    def close(self) -> None: ...
+
+
+class MultiTaskVecEnv(VecEnv):
+    """N = K x copies environments; environment i belongs to task ``task_of_env[i] = i % K`` and is copy ``i // K``.
+
+    So ``observations.reshape(copies, K, -1)`` is a view by copy and task. Observations are float32 [N, S + K]: the state
+    (zero-padded to S), then the one-hot task; rewards float32 [N]; dones bool [N]. Environments reset by themselves;
+    ``infos[i]`` holds ``success`` (this step) and ``TimeLimit.truncated`` at every step and at the end of an episode
+    also ``terminal_observation``, ``is_success`` (success at any step), ``success_at_end``, ``goal`` (its number) and
+    ``episode`` (``r`` raw return, ``l`` length in steps, ``t`` seconds since construction), as SB3's Monitor writes it.
+
+    :param task_names: the K task names.
+    :param copies: environments per task.
+    :param observation_space: float32 Box [S + K].
+    :param action_space: float32 Box [A].
+    :param horizon: longest episode in steps.
+    :param backend: what moves the environments; this object closes it.
+    :param render_mode: ``None`` or ``"rgb_array"``.
+    """
+
+    def __init__(
+        self,
+        task_names: Sequence[str],
+        copies: int,
+        observation_space: spaces.Box,
+        action_space: spaces.Box,
+        horizon: int,
+        backend: Backend,
+        render_mode: str | None = None,
+    ) -> None:
+        self.task_names = tuple(task_names)
+        self.num_tasks = len(self.task_names)
+        self.copies = copies
+        self.horizon = horizon
+        self.task_of_env = np.tile(np.arange(self.num_tasks), copies)
+        self._backend, self._arrays = backend, backend.arrays
+        self._requested_render_mode = render_mode
+        self._pending = self._closed = False
+        self._next_seed: int | None = None
+        self._started = time.time()
+        super().__init__(self.num_tasks * copies, observation_space, action_space)
+        one_hot = np.eye(self.num_tasks, dtype=np.float32)[self.task_of_env]
+        self._arrays.observations[:, -self.num_tasks :] = one_hot
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Restart, at the next reset, every environment's stream of goals from ``seed``; ``None`` changes nothing.
+
+        What the goals of a task *are* stays fixed by the seed given to ``make_vec_env``, so that an agent's seed (SB3
+        passes it on to its environment) does not change the task.
+
+        :return: one entry per environment: the seed.
+        """
+        if seed is not None:
+            self._next_seed = check_seed(seed)
+        return [seed] * self.num_envs
+
+    def reset(self) -> np.ndarray:
+        """Begin an episode everywhere (a sweep starts again) and return the observations [N, S + K]."""
+        self._check_open()
+        self._drain()
+        seed, self._next_seed = self._next_seed, None
+        self._guard(self._backend.reset, seed)
+        self._check_finite(self._arrays.observations, "observation", "reset")
+        self.reset_infos = [{"goal": int(goal)} for goal in self._arrays.goals]
+        self._reset_seeds()
+        self._reset_options()
+        return self._arrays.observations.copy()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Start a step; with workers it runs while the caller goes on.
+
+        :param actions: [N, A] within the action space.
+        """
+        self._check_open()
+        if self._pending:
+            raise RuntimeError("step_async was called twice without step_wait in between")
+        self._take_actions(np.asarray(actions))
+        self._guard(self._backend.start_step)
+        self._pending = True
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Finish the step: observations [N, S + K], rewards [N], dones [N], infos."""
+        self._check_open()
+        if not self._pending:
+            raise RuntimeError("step_wait was called without step_async")
+        self._guard(self._backend.wait_step)
+        self._pending = False
+        arrays = self._arrays
+        dones = arrays.terminated | arrays.truncated
+        self._check_finite(arrays.observations, "observation", "step")
+        self._check_finite(arrays.rewards, "reward", "step")
+        if dones.any():
+            self._check_finite(arrays.terminal[dones], "observation", "step", np.flatnonzero(dones))
+        infos = self._infos(dones)
+        return arrays.observations.copy(), arrays.rewards.copy(), dones, infos
+
+    def _infos(self, dones: np.ndarray) -> list[dict[str, Any]]:
+        arrays = self._arrays
+        infos: list[dict[str, Any]] = [
+            {"success": success, "TimeLimit.truncated": truncated}
+            for success, truncated in zip(arrays.success.tolist(), arrays.truncated.tolist(), strict=True)
+        ]
+        for i in np.flatnonzero(dones):
+            info = infos[i]
+            info["terminal_observation"] = arrays.terminal[i].copy()
+            info["is_success"] = bool(arrays.solved[i])
+            info["success_at_end"] = info["success"]
+            info["goal"] = int(arrays.ended_goals[i])
+            info["episode"] = {
+                "r": round(float(arrays.returns[i]), 6),
+                "l": int(arrays.lengths[i]),
+                "t": round(time.time() - self._started, 6),
+            }
+            self.reset_infos[i] = {"goal": int(arrays.goals[i])}
+        return infos
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state of the goal streams: current goal, episode count and generator of each environment.
+
+        Exact at an episode boundary only (the simulators themselves are not saved): every environment must have just
+        been reset, as all of Meta-World's are when their common horizon ends.
+        """
+        self._check_open()
+        self._drain()
+        return {"task_names": list(self.task_names), "envs": self._backend.call("state", range(self.num_envs))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
+        """Undo :meth:`state_dict`: every environment begins the episode of its saved goal.
+
+        :return: the observations [N, S + K].
+        """
+        self._check_open()
+        self._drain()
+        if list(self.task_names) != list(state["task_names"]) or len(state["envs"]) != self.num_envs:
+            raise SuiteError(
+                f"the saved state is of {len(state['envs'])} environments of {state['task_names']}, "
+                f"this vector has {self.num_envs} of {list(self.task_names)}"
+            )
+        for index, saved in enumerate(state["envs"]):
+            self._backend.call("load_state", [index], saved)
+        self.reset_infos = [{"goal": int(goal)} for goal in self._arrays.goals]
+        return self._arrays.observations.copy()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Attribute of the simulators themselves; see ``VecEnv``."""
+        rows = self._rows(indices)
+        if attr_name == "render_mode":  # asked for by VecEnv before anything is set up
+            return [self._requested_render_mode] * len(rows)
+        return self._call("get_attr", rows, attr_name)
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of the simulators themselves; see ``VecEnv``."""
+        self._call("set_attr", self._rows(indices), attr_name, value)
+
+    def env_method(self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
+        """Call a method of the simulators themselves; see ``VecEnv``."""
+        return self._call("env_method", self._rows(indices), method_name, *method_args, **kwargs)
+
+    def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
+        """Whether the environments are wrapped. True for SB3's Monitor, whose records are in the infos already."""
+        rows = self._rows(indices)
+        if issubclass(wrapper_class, Monitor):
+            return [True] * len(rows)
+        return self._call("is_wrapped", rows, wrapper_class)
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """One RGB image [H, W, 3] per environment; needs ``render_mode="rgb_array"``."""
+        if self._requested_render_mode != "rgb_array":
+            raise SuiteError(
+                f"images need render_mode='rgb_array' in make_vec_env, found {self._requested_render_mode!r}"
+            )
+        return self._call("render", list(range(self.num_envs)))
+
+    def close(self) -> None:
+        """End the workers and free the simulators; safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._backend.close()
+
+    def _call(self, method: str, rows: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+        self._check_open()
+        if self._pending:
+            raise RuntimeError(f"{method} was called between step_async and step_wait; call step_wait first")
+        return self._guard(self._backend.call, method, rows, *args, **kwargs)
+
+    def _guard(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call into the backend; after a fault nothing of it can be trusted, so it is closed."""
+        try:
+            return function(*args, **kwargs)
+        except EnvironmentFault:
+            self.close()
+            raise
+
+    def _rows(self, indices: VecEnvIndices) -> list[int]:
+        return [int(index) for index in self._get_indices(indices)]
+
+    def _drain(self) -> None:
+        if self._pending:
+            self._guard(self._backend.wait_step)
+            self._pending = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("this vector environment is closed; build a new one with make_vec_env")
+
+    def _take_actions(self, actions: np.ndarray) -> None:
+        if actions.shape != self._arrays.actions.shape:
+            raise SuiteError(f"actions must have shape {self._arrays.actions.shape}, found {actions.shape}")
+        self._arrays.actions[:] = actions
+        if not np.isfinite(self._arrays.actions).all():
+            i = int(np.flatnonzero(~np.isfinite(self._arrays.actions).all(axis=1))[0])
+            raise SuiteError(
+                f"the action of environment {i} (task {self._task(i)!r}) must be finite, found {actions[i].tolist()}"
+            )
+
+    def _check_finite(self, values: np.ndarray, what: str, when: str, rows: np.ndarray | None = None) -> None:
+        if np.isfinite(values).all():
+            return
+        bad = int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
+        i = bad if rows is None else int(rows[bad])
+        self.close()
+        raise EnvironmentFault(
+            f"task {self._task(i)!r} (environment {i}) returned a {what} that is not finite in {when}: "
+            f"{np.asarray(values[bad]).tolist()}"
+        )
+
+    def _task(self, index: int) -> str:
+        return self.task_names[self.task_of_env[index]]
