@@ -1,0 +1,167 @@
+"""What a balancer is: task losses in, task weights out; the registry; and composition by name.
+
+Scale ("mean of tasks"): the update direction is ``d = (1/K) sum_k weights[k] g_k``; unitary scalarization returns ones.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from agents.errors import ConfigurationError, nearest, unknown_name
+
+
+class BalancerError(RuntimeError):
+    """A loss or gradient that a method cannot take; names the task and the value."""
+
+
+class Tasks(Protocol):
+    """What a balancer sees of an update; gradients are computed only when touched.
+
+    `TaskObjective` is one; in a test a ``SimpleNamespace`` will do.
+    """
+
+    @property
+    def losses(self) -> Tensor: ...  # [K], detached
+    @property
+    def gramian(self) -> Tensor: ...  # [K, K]
+    @property
+    def jacobian(self) -> Tensor: ...  # [K, P]
+
+
+class Balancer(nn.Module):
+    """Turns K tasks into one update. State lives in buffers, so it is saved, restored and moved like any module.
+
+    A subclass implements `forward`; it never reaches into the agent. Randomness comes from `generator` only.
+
+    :param num_tasks: K
+    :param generator: source of the method's random numbers, on the CPU
+    """
+
+    wants_after: ClassVar[bool] = False  # call `observe` with the losses on the same batch after the step
+    composes_direction: ClassVar[bool] = False  # `direction` replaces the weighted sum (GradDrop, MoCo, ...)
+    uses_gradients: ClassVar[bool] = False  # touches `gramian` or `jacobian` at every update
+    needs_positive_losses: ClassVar[bool] = False  # cannot balance actor losses, which may be negative
+
+    def __init__(self, num_tasks: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        if num_tasks < 1:
+            raise ConfigurationError(f"A balancer needs at least one task, found num_tasks={num_tasks}.")
+        self.num_tasks = num_tasks
+        self.generator = generator or torch.Generator().manual_seed(0)
+        self.register_buffer("_weights", torch.ones(num_tasks), persistent=False)
+
+    def forward(self, tasks: Tasks) -> Tensor:
+        """Task weights ``[K]``.
+
+        :param tasks: losses and, on touch, gradients of this update
+        :raises BalancerError: for a loss that the method cannot take
+        """
+        raise NotImplementedError
+
+    def direction(self, tasks: Tasks) -> Tensor:
+        """Update direction ``[P]`` of the methods that are no weighting of the task gradients."""
+        raise NotImplementedError
+
+    def observe(self, losses: Tensor) -> None:
+        """Losses ``[K]`` on the same batch after the step; called only if `wants_after`."""
+
+    def backward(self, objective: Any) -> None:
+        """Set the gradients of an objective's parameters as this method wants them."""
+        if self.uses_gradients:
+            _ = objective.task_gradients  # one pass for gradients and losses, before the losses alone are asked for
+        if self.composes_direction:
+            objective.backward_direction(self.direction(objective))
+            return
+        self._weights = self(objective).detach()
+        objective.backward(self._weights)
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """What the method did at its last update, as tensors: ``weights [K]`` and their relative entropy in [0, 1]."""
+        weights = self._weights
+        shares = weights.abs() / weights.abs().sum().clamp(min=1e-12)
+        entropy = torch.special.entr(shares).sum() / torch.tensor(float(max(self.num_tasks, 2))).log()
+        return {"weights": weights, "weight_entropy": entropy}
+
+    def refuse(self, bad: Tensor, values: Tensor, reason: str, task_names: Sequence[str] = ()) -> None:
+        """Raise for the first task marked in ``bad [K]``.
+
+        :raises BalancerError: naming the task, the value and the reason
+        """
+        if bool(bad.any()):
+            task = int(bad.int().argmax())
+            name = task_names[task] if task_names else f"task {task}"
+            raise BalancerError(f"{type(self).__name__} {reason}: {name} has {values[task].item():g}.")
+
+
+@dataclass(frozen=True)
+class BalancerRecord:
+    """A registered method, as ``mtrl list balancers`` prints it."""
+
+    name: str
+    family: str  # loss | gradient | scheduler
+    cost: str  # O(1): one backward pass; O(K): K gradients
+    paper: str
+    summary: str
+    options: frozenset[str]
+    make: Callable[..., Balancer]
+
+
+_REGISTRY: dict[str, BalancerRecord] = {}
+
+
+def register_balancer(
+    name: str, *, family: str, cost: str, paper: str, summary: str, **fixed: Any
+) -> Callable[[type[Balancer]], type[Balancer]]:
+    """Class decorator: make a method known by the name users type.
+
+    :param fixed: options that this name fixes, for methods that are registered in several variants
+    """
+
+    def register(balancer: type[Balancer]) -> type[Balancer]:
+        if name in _REGISTRY:
+            raise ConfigurationError(f"A balancer named '{name}' is registered already.")
+
+        known = frozenset(inspect.signature(balancer).parameters) - {"num_tasks", "generator", *fixed}
+
+        def make(num_tasks: int, generator: torch.Generator | None = None, **options: Any) -> Balancer:
+            for option in options:
+                if option not in known:
+                    takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+                    raise ConfigurationError(
+                        f"Balancer '{name}' has no option '{option}': {takes}{nearest(option, known)}"
+                    )
+            return balancer(num_tasks, generator=generator, **fixed, **options)
+
+        _REGISTRY[name] = BalancerRecord(name, family, cost, paper, summary, known, make)
+        return balancer
+
+    return register
+
+
+def list_balancers() -> list[BalancerRecord]:
+    """All registered methods, by name."""
+    return [_REGISTRY[name] for name in sorted(_REGISTRY)]
+
+
+def make_balancer(name: str, *, num_tasks: int, generator: torch.Generator | None = None, **options: Any) -> Balancer:
+    """Build a balancer by name; ``a+b`` composes methods, b seeing the tasks as a has weighted them.
+
+    In a composition, every option is given as ``<method>.<option>``, or plainly if one method alone has it.
+
+    :raises ConfigurationError: for an unknown name or option, with the nearest known one
+    """
+    names = name.split("+")
+    for part in names:
+        if part not in _REGISTRY:
+            raise unknown_name("balancer", part, _REGISTRY)
+    if len(names) == 1:
+        return _REGISTRY[name].make(num_tasks, generator=generator, **options)
+    from agents.balancers.composition import Composition, share_options
+
+    shares = share_options(names, options)
+    parts = [make_balancer(part, num_tasks=num_tasks, generator=generator, **shares[part]) for part in names]
+    return Composition(num_tasks, parts)

@@ -1,0 +1,91 @@
+"""``a + b``: b sees the losses and gradients already weighted by a; weights multiply."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.balancers.base import _REGISTRY, Balancer, Tasks
+from agents.errors import ConfigurationError
+
+
+class WeightedTasks:
+    """Tasks as a balancer has weighted them: ``losses * w``, ``gramian * w w^T``, ``jacobian * w``."""
+
+    def __init__(self, tasks: Tasks, weights: Tensor) -> None:
+        self.tasks = tasks
+        self.weights = weights
+
+    @property
+    def losses(self) -> Tensor:
+        return self.tasks.losses * self.weights
+
+    @property
+    def gramian(self) -> Tensor:
+        return self.tasks.gramian * self.weights[:, None] * self.weights[None, :]
+
+    @property
+    def jacobian(self) -> Tensor:
+        return self.tasks.jacobian * self.weights[:, None]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tasks, name)
+
+
+class Composition(Balancer):
+    """Balancers applied one after the other (IGB with gradient balancing is the pattern: arXiv 2307.15429, Alg. 3).
+
+    :param parts: at least two balancers; only the last may compose a direction of its own
+    """
+
+    def __init__(self, num_tasks: int, parts: Sequence[Balancer]) -> None:
+        super().__init__(num_tasks)
+        for part in parts[:-1]:
+            if part.composes_direction:
+                raise ConfigurationError(f"{type(part).__name__} composes its own direction and can only stand last.")
+        self.parts = torch.nn.ModuleList(parts)
+        self.uses_gradients = any(part.uses_gradients for part in parts)  # type: ignore[misc]
+        self.wants_after = any(part.wants_after for part in parts)  # type: ignore[misc]
+        self.composes_direction = parts[-1].composes_direction  # type: ignore[misc]
+        self.needs_positive_losses = any(part.needs_positive_losses for part in parts)  # type: ignore[misc]
+
+    def forward(self, tasks: Tasks) -> Tensor:
+        weights = torch.ones_like(tasks.losses)
+        for part in self.parts:
+            weights = weights * part(WeightedTasks(tasks, weights))
+        return weights
+
+    def direction(self, tasks: Tasks) -> Tensor:
+        weights = torch.ones_like(tasks.losses)
+        for part in list(self.parts)[:-1]:
+            weights = weights * part(WeightedTasks(tasks, weights))
+        self._weights = weights
+        last = self.parts[-1]
+        assert isinstance(last, Balancer)
+        return last.direction(WeightedTasks(tasks, weights))
+
+    def observe(self, losses: Tensor) -> None:
+        for part in self.parts:
+            assert isinstance(part, Balancer)
+            if part.wants_after:
+                part.observe(losses)
+
+
+def share_options(names: Sequence[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give every option of a composition to the method it belongs to.
+
+    :param options: ``{"cagrad.c": 0.4}``, or ``{"c": 0.4}`` where one method alone has the option
+    :raises ConfigurationError: for an option that no method, or more than one, can take
+    """
+    shares: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for option, value in options.items():
+        owner, _, plain = option.rpartition(".")
+        owners = [owner] if owner else [name for name in names if plain in _REGISTRY[name].options]
+        if len(owners) != 1 or owners[0] not in shares:
+            raise ConfigurationError(
+                f"Option '{option}' of '{'+'.join(names)}' belongs to {len(owners)} of its methods: "
+                f"write it as <method>.{plain}."
+            )
+        shares[owners[0]][plain] = value
+    return shares

@@ -1,0 +1,20 @@
+"""Errors of the agent: one sentence with the bad value and what would be right."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigurationError(ValueError):
+    """A setting that cannot work, found before anything is built."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``, did you mean 'x'?`` for the closest known name, or nothing."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f", did you mean '{matches[0]}'?" if matches else "."
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> ConfigurationError:
+    """The error for a name that is not in a registry."""
+    known = sorted(known)
+    return ConfigurationError(f"Unknown {what} '{name}': choose from {', '.join(known)}{nearest(name, known)}")

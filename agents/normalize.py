@@ -1,0 +1,65 @@
+"""Per-task reward scale, kept while transitions arrive and applied when they are sampled.
+
+Raw rewards stay in the replay buffer, so an old transition is always read on the current scale
+(unitary scalarization, arXiv 2201.04122, section 5: reward normalisation at sampling time).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from agents.errors import unknown_name
+
+REWARD_SCALES = ("none", "std")
+
+
+class RewardScale(nn.Module):
+    """Running standard deviation of every task's reward over all insertions, by Welford's method.
+
+    The rewards are divided by it and not centred: subtracting a constant would change the task.
+    E[r^2] - E[r]^2 would cancel in float32 for rewards of large mean; Welford in float64 does not.
+
+    :param num_tasks: K
+    :param kind: ``std``, or ``none`` to leave rewards as they are
+    """
+
+    count: Tensor
+    mean: Tensor
+    squared: Tensor
+
+    def __init__(self, num_tasks: int, kind: str = "none") -> None:
+        super().__init__()
+        if kind not in REWARD_SCALES:
+            raise unknown_name("reward_scale", kind, REWARD_SCALES)
+        self.kind = kind
+        for name in ("count", "mean", "squared"):
+            self.register_buffer(name, torch.zeros(num_tasks, dtype=torch.float64))
+
+    def observe(self, rewards: Tensor, task: Tensor) -> None:
+        """Add one vector step.
+
+        :param rewards: raw rewards ``[N]``
+        :param task: task of each reward ``[N]``
+        """
+        if self.kind == "none":
+            return
+        num_tasks = len(self.count)
+        rewards = rewards.double()
+        ones = torch.ones_like(rewards)
+        count = torch.zeros_like(self.count).index_add_(0, task, ones)
+        mean = torch.zeros_like(self.mean).index_add_(0, task, rewards) / count.clamp(min=1)
+        squared = torch.zeros(num_tasks, dtype=torch.float64, device=rewards.device)
+        squared.index_add_(0, task, (rewards - mean[task]).square())
+        total = (self.count + count).clamp(min=1)
+        delta = (mean - self.mean) * (count > 0)
+        self.squared += squared + delta.square() * self.count * count / total
+        self.mean += delta * count / total
+        self.count += count
+
+    def scale(self) -> Tensor:
+        """Divisor of every task's reward ``[K]``; 1 until a task has two different rewards."""
+        deviation = (self.squared / self.count.clamp(min=1)).sqrt()
+        return torch.where(deviation > 1e-8, deviation, torch.ones_like(deviation)).float()
+
+    def apply(self, rewards: Tensor) -> Tensor:
+        """Scaled rewards ``[K, B]`` of raw ``rewards [K, B]``."""
+        return rewards if self.kind == "none" else rewards / self.scale()[:, None]

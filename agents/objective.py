@@ -1,0 +1,133 @@
+"""K task losses of one set of parameters, and their K gradients at the price of one backward pass.
+
+A batch is stratified by task and a sample belongs to one task only, so the K gradients need the same matrix products
+as the gradient of the mean, grouped by task: ``vmap(grad(loss))`` over the task axis computes exactly those.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Parameters = Mapping[str, Tensor]
+LossFunction = Callable[..., tuple[Tensor, dict[str, Tensor]]]
+
+
+class TaskObjective:
+    """Task losses of one batch; everything is computed on first touch and kept.
+
+    :param loss_function: pure function ``(parameters, *batch) -> (losses [G], metrics)`` of G groups of samples;
+        every metric has G as its first dimension
+    :param parameters: the P balanced parameters by name
+    :param batch: tensors with the K tasks as first dimension
+    :param step: updates made so far
+    :param progress: what balancers may know beyond the losses (returns and success per task)
+    :param task_names: names for error messages
+    """
+
+    def __init__(
+        self,
+        loss_function: LossFunction,
+        parameters: Parameters,
+        batch: Sequence[Tensor],
+        *,
+        step: int = 0,
+        progress: Any = None,
+        task_names: Sequence[str] = (),
+    ) -> None:
+        self.loss_function = loss_function
+        self.parameters = dict(parameters)
+        self.batch = tuple(batch)
+        self.step = step
+        self.progress = progress
+        self.task_names = tuple(task_names)
+        self._graph: Tensor | None = None  # the losses with their graph, where the plain forward pass was made
+        self._losses: Tensor | None = None
+        self._metrics: dict[str, Tensor] = {}
+        self._task_gradients: dict[str, Tensor] | None = None
+
+    @property
+    def num_tasks(self) -> int:
+        return len(self.batch[0])
+
+    @property
+    def losses(self) -> Tensor:
+        """Losses ``[K]``, detached."""
+        if self._losses is None:
+            self._forward()
+        assert self._losses is not None
+        return self._losses
+
+    @property
+    def metrics(self) -> dict[str, Tensor]:
+        """What the loss function reports beside the losses, detached; first dimension K."""
+        if self._losses is None:
+            self._forward()
+        return self._metrics
+
+    @property
+    def task_gradients(self) -> dict[str, Tensor]:
+        """Gradient of every task by parameter name, each ``[K, *shape]``."""
+        if self._task_gradients is None:
+            per_task = torch.func.grad_and_value(self._one_task, has_aux=True)
+            over_tasks = torch.func.vmap(per_task, in_dims=(None, *(0 for _ in self.batch)))
+            detached = {name: parameter.detach() for name, parameter in self.parameters.items()}
+            gradients, (losses, metrics) = over_tasks(detached, *(tensor.unsqueeze(1) for tensor in self.batch))
+            self._task_gradients = gradients
+            self._losses, self._metrics = losses.detach(), metrics
+        return self._task_gradients
+
+    @cached_property
+    def gramian(self) -> Tensor:
+        """Inner products of the task gradients ``[K, K]``, accumulated over parameters without a ``[K, P]`` copy."""
+        flat = [gradient.flatten(1) for gradient in self.task_gradients.values()]
+        return torch.stack([rows @ rows.T for rows in flat]).sum(0)
+
+    @cached_property
+    def jacobian(self) -> Tensor:
+        """Task gradients as rows ``[K, P]``, parameters in the order of `parameters`."""
+        return torch.cat([gradient.flatten(1) for gradient in self.task_gradients.values()], dim=1)
+
+    def backward(self, weights: Tensor) -> None:
+        """Set ``.grad`` of the parameters to ``(1/K) sum_k weights[k] g_k``.
+
+        Uses the task gradients if a balancer has asked for them, else one weighted backward pass.
+
+        :param weights: ``[K]``
+        """
+        mean_weights = weights.detach() / self.num_tasks
+        if self._task_gradients is not None:
+            gradients: Sequence[Tensor] = [
+                torch.tensordot(mean_weights.to(gradient.dtype), gradient, dims=1)
+                for gradient in self._task_gradients.values()
+            ]
+        else:
+            if self._graph is None:
+                self._forward()
+            assert self._graph is not None
+            gradients = torch.autograd.grad((mean_weights * self._graph).sum(), list(self.parameters.values()))
+            self._graph = None
+        for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
+            parameter.grad = gradient
+
+    def backward_direction(self, direction: Tensor) -> None:
+        """Set ``.grad`` of the parameters to a direction ``[P]`` that a balancer composed itself."""
+        sizes = [parameter.numel() for parameter in self.parameters.values()]
+        for parameter, part in zip(self.parameters.values(), direction.split(sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    @torch.no_grad()
+    def losses_now(self) -> Tensor:
+        """Losses ``[K]`` on the same batch with the parameters as they are now: a balancer's second look."""
+        return self.loss_function(self.parameters, *self.batch)[0]
+
+    def _forward(self) -> None:
+        losses, metrics = self.loss_function(self.parameters, *self.batch)
+        self._graph, self._losses = losses, losses.detach()
+        self._metrics = {name: value.detach() for name, value in metrics.items()}
+
+    def _one_task(self, parameters: Parameters, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        losses, metrics = self.loss_function(parameters, *batch)
+        return losses.squeeze(0), {name: value.detach().squeeze(0) for name, value in metrics.items()}

@@ -1,0 +1,51 @@
+"""Entropy temperatures of SAC: one per task, or one shared by all; learned, or fixed.
+
+Source: Haarnoja et al. 2018 (arXiv 1812.05905, section 5); one temperature per task as in the Meta-World baselines.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from agents.errors import ConfigurationError, unknown_name
+
+TEMPERATURES = ("per_task", "shared")
+
+
+class Temperature(nn.Module):
+    """Temperatures alpha, learned through their logarithm.
+
+    :param num_tasks: K
+    :param ent_coef: ``auto``, ``auto_<initial value>``, or a fixed number (SB3's argument)
+    :param kind: ``per_task`` or ``shared``
+    :param target_entropy: the entropy that learning keeps, in nats; lower acts more greedily
+    """
+
+    def __init__(self, num_tasks: int, ent_coef: str | float, kind: str, target_entropy: float) -> None:
+        super().__init__()
+        if kind not in TEMPERATURES:
+            raise unknown_name("temperature", kind, TEMPERATURES)
+        self.num_tasks = num_tasks
+        self.target_entropy = target_entropy
+        self.learned = isinstance(ent_coef, str)
+        initial = _initial_value(ent_coef)
+        log_alpha = torch.full((num_tasks if kind == "per_task" else 1,), initial).log()
+        self.log_alpha = nn.Parameter(log_alpha, requires_grad=self.learned)
+
+    def value(self) -> Tensor:
+        """Temperatures ``[K]``, detached."""
+        return self.log_alpha.detach().exp().expand(self.num_tasks)
+
+    def losses(self, log_probabilities: Tensor) -> Tensor:
+        """Temperature losses ``[K]`` of the mean log-probability of each task's actions ``[K]``."""
+        return -self.log_alpha.expand(self.num_tasks) * (log_probabilities.detach() + self.target_entropy)
+
+
+def _initial_value(ent_coef: str | float) -> float:
+    text = str(ent_coef)
+    try:
+        value = 1.0 if text == "auto" else float(text.removeprefix("auto_"))
+    except ValueError:
+        value = 0.0
+    if value <= 0.0:
+        raise ConfigurationError(f"ent_coef must be 'auto', 'auto_<value>' or a positive number, found {ent_coef!r}.")
+    return value
