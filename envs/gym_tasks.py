@@ -85,7 +85,7 @@ class GymTask:
 
 def _build(source: str | Constructor, render_mode: str | None, horizon: int | None = None) -> gymnasium.Env:
     if render_mode is not None:
-        choose_gl()
+        choose_gl(required=False)  # many Gymnasium tasks draw without OpenGL
     if isinstance(source, str):
         options: dict[str, Any] = {"render_mode": render_mode, "disable_env_checker": True}
         return gymnasium.make(source, max_episode_steps=horizon, **options)

@@ -18,7 +18,7 @@ from gymnasium import spaces
 
 from .episodes import goal_generator
 from .errors import SuiteError
-from .rendering import choose_gl, open_camera
+from .rendering import Camera, choose_gl
 from .suite import TaskSuite, check_choice, check_horizon, check_integer, check_task_names, observation_box
 
 HORIZON = 500  # the simulator refuses to go on after this many steps
@@ -49,7 +49,7 @@ class MetaWorldTask:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
         self.task, self.seed = task, seed
-        self._camera: Any = None
+        self._camera: Camera | None = None
         env: Any = ALL_V3_ENVIRONMENTS[task](reward_function_version=reward_version, render_mode=render_mode)
         env._set_task_called = True
         # The goal is visible; the space was computed while it was hidden and must be made again.
@@ -84,7 +84,7 @@ class MetaWorldTask:
     def render(self) -> np.ndarray:
         """An RGB image [480, 480, 3] of the table, upright."""
         if self._camera is None:
-            self._camera = open_camera(self.target.model, self.target.data)
+            self._camera = Camera(self.target.model, self.target.data)
         return self._camera.image()
 
     def close(self) -> None:
