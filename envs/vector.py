@@ -88,7 +88,7 @@ class MultiTaskVecEnv(VecEnv):
         self._drain()
         seed, self._next_seed = self._next_seed, None
         self._guard(self._backend.reset, seed)
-        self._check_finite(self._arrays.observations, "observation", "reset")
+        self._check_finite(self._arrays.observations, "an observation", "reset")
         self.reset_infos = [{"goal": int(goal)} for goal in self._arrays.goals]
         self._reset_seeds()
         self._reset_options()
@@ -115,10 +115,10 @@ class MultiTaskVecEnv(VecEnv):
         self._pending = False
         arrays = self._arrays
         dones = arrays.terminated | arrays.truncated
-        self._check_finite(arrays.observations, "observation", "step")
-        self._check_finite(arrays.rewards, "reward", "step")
+        self._check_finite(arrays.observations, "an observation", "step")
+        self._check_finite(arrays.rewards, "a reward", "step")
         if dones.any():
-            self._check_finite(arrays.terminal[dones], "observation", "step", np.flatnonzero(dones))
+            self._check_finite(arrays.terminal[dones], "an observation", "step", np.flatnonzero(dones))
         infos = self._infos(dones)
         return arrays.observations.copy(), arrays.rewards.copy(), dones, infos
 
@@ -248,7 +248,7 @@ class MultiTaskVecEnv(VecEnv):
         i = bad if rows is None else int(rows[bad])
         self.close()
         raise EnvironmentFault(
-            f"task {self._task(i)!r} (environment {i}) returned a {what} that is not finite in {when}: "
+            f"task {self._task(i)!r} (environment {i}) returned {what} that is not finite in {when}: "
             f"{np.asarray(values[bad]).tolist()}"
         )
 

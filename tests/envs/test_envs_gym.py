@@ -1,0 +1,99 @@
+"""Gymnasium tasks: padded states, real terminations, per-task horizons, clear refusals."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from envs import SuiteError, make_suite
+
+PENDULUM, CAR = "Pendulum-v1", "MountainCarContinuous-v0"
+
+
+def test_ids_become_tasks_with_their_own_time_limits(vec_env):
+    suite = make_suite("gym", tasks=[PENDULUM, CAR])
+    assert suite.task_names == (PENDULUM, CAR)
+    assert suite.horizon == 999 and list(suite.horizons) == [200, 999]
+    env = vec_env(suite)
+    env.reset()
+    for _ in range(200):
+        _, _, dones, infos = env.step(np.zeros((2, 1), np.float32))
+    assert dones.tolist() == [True, False] and infos[0]["TimeLimit.truncated"]
+
+
+def test_actions_of_unequal_bounds_are_stretched(vec_env):
+    suite = make_suite("gym", tasks=[PENDULUM, CAR])
+    assert suite.action_space == spaces.Box(-1.0, 1.0, (1,), np.float32)
+    env, alone = vec_env(suite), gymnasium.make(PENDULUM)
+    state = env.reset()[0]
+    alone.reset(seed=0)
+    alone.unwrapped.state = np.array([np.arctan2(state[1], state[0]), state[2]])
+    expected = alone.step(np.array([2.0], np.float32))[1]
+    assert env.step(np.ones((2, 1), np.float32))[1][0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_equal_bounds_are_kept():
+    assert make_suite("gym", tasks=[PENDULUM]).action_space.high.tolist() == [2.0]
+
+
+def test_a_horizon_can_be_given_for_all(vec_env):
+    env = vec_env(make_suite("gym", tasks=[PENDULUM, CAR], horizon=4))
+    env.reset()
+    for _ in range(4):
+        dones = env.step(np.zeros((2, 1), np.float32))[2]
+    assert dones.all()
+
+
+def test_a_return_can_decide_success(counters, new_constructor, vec_env):
+    tasks = {"easy": new_constructor(), "hard": new_constructor()}
+    env = vec_env(make_suite("gym", tasks=tasks, horizon=10, success_return={"easy": 54.0, "hard": 56.0}))
+    env.reset()
+    for _ in range(10):  # the return of ten steps is 55
+        infos = env.step(np.zeros((2, 2), np.float32))[3]
+    assert [info["is_success"] for info in infos] == [True, False]
+
+
+def test_tasks_may_be_constructors_named_after_themselves(new_constructor):
+    assert make_suite("gym", tasks=[new_constructor()], horizon=5).task_names == ("Counter",)
+
+
+def test_starts_repeat_with_a_sweep(counters, vec_env):
+    env = vec_env(counters(horizon=1, num_goals=3), goal_order="sweep")
+    starts = [env.reset()[0, 0]] + [env.step(np.zeros((2, 2), np.float32))[0][0, 0] for _ in range(5)]
+    assert starts[:3] == starts[3:] and len(set(starts)) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tasks": ["Pendulm-v1"]}, "did you mean 'Pendulum-v1'"),
+        ({"tasks": ["CartPole-v1"]}, "'CartPole-v1' has actions Discrete"),
+        ({"tasks": [PENDULUM, PENDULUM]}, "listed twice"),
+        ({"tasks": []}, "at least one task"),
+        ({"tasks": PENDULUM}, "must be a list"),
+        ({"tasks": [3]}, "id or a constructor, found 3"),
+        ({"tasks": [PENDULUM], "horizon": 0}, "at least 1, found 0"),
+        ({"tasks": [PENDULUM], "success_return": {"Pendulum": 0}}, "unknown task 'Pendulum'; did you mean"),
+    ],
+)
+def test_bad_input_gets_one_sentence(options, words):
+    with pytest.raises(SuiteError, match=words) as caught:
+        make_suite("gym", **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_actions_of_unequal_size_are_refused(new_constructor):
+    tasks = {"a": new_constructor(), "b": new_constructor(action_size=3)}
+    with pytest.raises(SuiteError, match="found 2 in 'a' and 3 in 'b'"):
+        make_suite("gym", tasks=tasks, horizon=5)
+
+
+def test_observations_that_are_no_box_are_refused(new_constructor):
+    tasks = {"a": new_constructor(space=spaces.Dict({"x": spaces.Box(0, 1, (2,))}))}
+    with pytest.raises(SuiteError, match="'a' has observations Dict"):
+        make_suite("gym", tasks=tasks, horizon=5)
+
+
+def test_a_task_without_a_time_limit_needs_a_horizon(new_constructor):
+    with pytest.raises(SuiteError, match="no time limit"):
+        make_suite("gym", tasks={"a": new_constructor()})
