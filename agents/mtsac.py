@@ -410,6 +410,7 @@ class MTSAC(OffPolicyAlgorithm):
             batch,
             step=self._n_updates,
             progress=self.progress,
+            temperatures=self.temperature.value(),
             task_names=self.task_names,
         )
 

@@ -24,6 +24,7 @@ class TaskObjective:
     :param batch: tensors with the K tasks as first dimension
     :param step: updates made so far
     :param progress: what balancers may know beyond the losses (returns and success per task)
+    :param temperatures: entropy temperatures of the tasks ``[K]``, for balancers that look at them
     :param task_names: names for error messages
     """
 
@@ -35,6 +36,7 @@ class TaskObjective:
         *,
         step: int = 0,
         progress: Any = None,
+        temperatures: Tensor | None = None,
         task_names: Sequence[str] = (),
     ) -> None:
         self.loss_function = loss_function
@@ -42,6 +44,7 @@ class TaskObjective:
         self.batch = tuple(batch)
         self.step = step
         self.progress = progress
+        self.temperatures = temperatures
         self.task_names = tuple(task_names)
         self._graph: Tensor | None = None  # the losses with their graph, where the plain forward pass was made
         self._losses: Tensor | None = None
@@ -82,8 +85,8 @@ class TaskObjective:
     @cached_property
     def gramian(self) -> Tensor:
         """Inner products of the task gradients ``[K, K]``, accumulated over parameters without a ``[K, P]`` copy."""
-        flat = [gradient.flatten(1) for gradient in self.task_gradients.values()]
-        return torch.stack([rows @ rows.T for rows in flat]).sum(0)
+        blocks = [_task_rows(gradient) for gradient in self.task_gradients.values()]
+        return torch.stack([torch.bmm(rows, rows.mT).sum(0) for rows in blocks]).sum(0)
 
     @cached_property
     def jacobian(self) -> Tensor:
@@ -100,7 +103,7 @@ class TaskObjective:
         mean_weights = weights.detach() / self.num_tasks
         if self._task_gradients is not None:
             gradients: Sequence[Tensor] = [
-                torch.tensordot(mean_weights.to(gradient.dtype), gradient, dims=1)
+                torch.matmul(mean_weights.to(gradient.dtype), _task_rows(gradient)).view(gradient.shape[1:])
                 for gradient in self._task_gradients.values()
             ]
         else:
@@ -131,3 +134,8 @@ class TaskObjective:
     def _one_task(self, parameters: Parameters, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         losses, metrics = self.loss_function(parameters, *batch)
         return losses.squeeze(0), {name: value.detach().squeeze(0) for name, value in metrics.items()}
+
+
+def _task_rows(gradient: Tensor) -> Tensor:
+    """``[K, E, ...] -> [E, K, M]`` without a copy: task gradients may lie in memory member by member."""
+    return gradient.reshape(*gradient.shape[:2], -1).transpose(0, 1)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from agents.balancers.verdict import LateVerdict
 from agents.errors import ConfigurationError, nearest, unknown_name
 
 
@@ -53,6 +54,8 @@ class Balancer(nn.Module):
         self.num_tasks = num_tasks
         self.generator = generator or torch.Generator().manual_seed(0)
         self.register_buffer("_weights", torch.ones(num_tasks), persistent=False)
+        self._late_verdict = LateVerdict()
+        self.register_forward_pre_hook(_check_first)
 
     def forward(self, tasks: Tasks) -> Tensor:
         """Task weights ``[K]``.
@@ -74,6 +77,7 @@ class Balancer(nn.Module):
         if self.uses_gradients:
             _ = objective.task_gradients  # one pass for gradients and losses, before the losses alone are asked for
         if self.composes_direction:
+            self.check(objective)
             objective.backward_direction(self.direction(objective))
             return
         self._weights = self(objective).detach()
@@ -86,15 +90,36 @@ class Balancer(nn.Module):
         entropy = torch.special.entr(shares).sum() / torch.tensor(float(max(self.num_tasks, 2))).log()
         return {"weights": weights, "weight_entropy": entropy}
 
+    def check(self, tasks: Tasks) -> None:
+        """Refuse losses that this method cannot take; runs by itself before every `forward`.
+
+        :raises BalancerError: for a loss that is not finite, or not positive where `needs_positive_losses`
+        """
+        self.refuse_unusable(tasks.losses, getattr(tasks, "task_names", ()))
+
+    def refuse_unusable(self, losses: Tensor, task_names: Sequence[str] = ()) -> None:
+        """Raise for the first of ``losses [K]`` that is not finite, or not positive where `needs_positive_losses`."""
+        if self.needs_positive_losses:
+            self.refuse(~((losses > 0) & losses.isfinite()), losses, "needs positive, finite losses", task_names)
+        else:
+            self.refuse(~losses.isfinite(), losses, "needs finite losses", task_names)
+
     def refuse(self, bad: Tensor, values: Tensor, reason: str, task_names: Sequence[str] = ()) -> None:
-        """Raise for the first task marked in ``bad [K]``.
+        """Raise for the first task marked in ``bad [K]``; on an accelerator, at a later call, so that nothing waits.
 
         :raises BalancerError: naming the task, the value and the reason
         """
-        if bool(bad.any()):
-            task = int(bad.int().argmax())
+        verdict = self._late_verdict.exchange(bad, values)
+        if verdict is not None and bool(verdict[0].any()):
+            first = int(verdict[0].flatten().int().argmax())
+            task = first % self.num_tasks
             name = task_names[task] if task_names else f"task {task}"
-            raise BalancerError(f"{type(self).__name__} {reason}: {name} has {values[task].item():g}.")
+            raise BalancerError(f"{type(self).__name__} {reason}: {name} has {verdict[1].flatten()[first].item():g}.")
+
+
+def _check_first(balancer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    assert isinstance(balancer, Balancer)
+    balancer.check(inputs[0])
 
 
 @dataclass(frozen=True)

@@ -51,25 +51,33 @@ class Composition(Balancer):
         self.needs_positive_losses = any(part.needs_positive_losses for part in parts)  # type: ignore[misc]
 
     def forward(self, tasks: Tasks) -> Tensor:
-        weights = torch.ones_like(tasks.losses)
-        for part in self.parts:
-            weights = weights * part(WeightedTasks(tasks, weights))
-        return weights
+        return self._weigh(tasks, list(self.parts))
+
+    def check(self, tasks: Tasks) -> None:
+        """Nothing here: every part refuses for itself what it cannot take."""
 
     def direction(self, tasks: Tasks) -> Tensor:
-        weights = torch.ones_like(tasks.losses)
-        for part in list(self.parts)[:-1]:
-            weights = weights * part(WeightedTasks(tasks, weights))
-        self._weights = weights
+        weights = self._weigh(tasks, list(self.parts)[:-1])
+        self._weights, self._seen = weights, [*self._seen, weights]
         last = self.parts[-1]
         assert isinstance(last, Balancer)
-        return last.direction(WeightedTasks(tasks, weights))
+        weighted = WeightedTasks(tasks, weights)
+        last.check(weighted)
+        return last.direction(weighted)
 
     def observe(self, losses: Tensor) -> None:
-        for part in self.parts:
+        for part, weights in zip(self.parts, self._seen, strict=True):
             assert isinstance(part, Balancer)
             if part.wants_after:
-                part.observe(losses)
+                part.observe(losses * weights)
+
+    def _weigh(self, tasks: Tasks, parts: Sequence[torch.nn.Module]) -> Tensor:
+        weights = torch.ones_like(tasks.losses)
+        self._seen: list[Tensor] = []  # the weights under which each part saw the tasks
+        for part in parts:
+            self._seen.append(weights)
+            weights = weights * part(WeightedTasks(tasks, weights))
+        return weights
 
 
 def share_options(names: Sequence[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
