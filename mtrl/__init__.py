@@ -1,0 +1,48 @@
+"""Train one agent on many tasks at once, and find out which way of balancing the tasks works."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agents import MTSAC
+    from agents.balancers import make_balancer
+    from envs import MultiTaskVecEnv
+    from mtrl.evaluation import evaluate
+
+__all__ = ["MTSAC", "evaluate", "make_balancer", "make_env"]
+
+_HOME = {"MTSAC": "agents", "make_balancer": "agents.balancers", "evaluate": "mtrl.evaluation"}
+
+
+def make_env(
+    name: str,
+    *,
+    seed: int = 0,
+    copies: int = 1,
+    workers: int = 0,
+    horizon: int | None = None,
+    **options: Any,
+) -> "MultiTaskVecEnv":
+    """The environments of a suite as one Stable-Baselines3 ``VecEnv``, ready to be learnt in.
+
+    :param name: ``mt10``, ``mt25``, ``mt50``, ``metaworld``, ``gym``, ``pointmass``
+    :param seed: fixes the goals of every task and the order they come in
+    :param copies: environments per task
+    :param workers: simulating processes; 0 simulates in this one
+    :param horizon: steps per episode; None is the suite's own
+    :param options: of the suite, such as ``tasks=["reach-v3", "push-v3"]``
+    :raises SuiteError: for an unknown suite, task or option
+    """
+    from envs import make_suite
+
+    return make_suite(name, **options).make_vec_env(seed=seed, copies=copies, workers=workers, horizon=horizon)
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used: the command line must be able to say what is wrong before torch is imported.
+    if name in _HOME:
+        from mtrl.shadowing import refuse_foreign_packages
+
+        refuse_foreign_packages()
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'mtrl' has no attribute '{name}'")

@@ -1,0 +1,99 @@
+"""From a config to the things it describes: environments, agent."""
+
+from agents import MTSAC
+from envs import MultiTaskVecEnv, TaskSuite
+from mtrl.config import RunConfig
+from mtrl.evaluation import EvaluationResult, Policy, available_cores, evaluate
+
+
+def make_training_env(config: RunConfig, suite: TaskSuite) -> MultiTaskVecEnv:
+    """The environments that the agent learns in."""
+    env = config.env
+    return suite.make_vec_env(seed=config.seed, copies=env.copies, workers=env.workers, horizon=env.horizon)
+
+
+def make_agent(config: RunConfig, env: MultiTaskVecEnv) -> MTSAC:
+    """The agent that a config describes."""
+    agent, tasks = config.agent, env.num_tasks
+    env_steps_per_task = -(-config.budget(tasks) // tasks)
+    (balancer, options), (actor_balancer, actor_options) = config.critic_balancer, config.actor_balancer
+    return MTSAC(
+        "MultiTaskPolicy",
+        env,
+        learning_rate=agent.learning_rate,
+        # A run shorter than its replay buffer never fills it: it does not pay for the rest.
+        buffer_size=min(agent.replay_per_task, env_steps_per_task + config.env.copies) * tasks,
+        learning_starts=agent.warmup_steps_per_task * tasks,
+        batch_size=agent.batch_size or agent.samples_per_task * tasks,
+        tau=agent.tau,
+        gamma=agent.gamma,
+        train_freq=agent.train_freq,
+        gradient_steps=agent.gradient_steps,
+        ent_coef=agent.ent_coef,
+        temperature=agent.temperature,
+        target_entropy=agent.target_entropy,
+        reward_scale=agent.reward_scale,
+        balancer=balancer,
+        balancer_kwargs=options,
+        actor_balancer=actor_balancer,
+        actor_balancer_kwargs=actor_options,
+        max_grad_norm=agent.max_grad_norm,
+        actor_weight_decay=agent.actor_weight_decay,
+        adam_epsilon=agent.adam_epsilon,
+        precision=agent.precision,
+        pipeline=agent.pipeline,
+        policy_kwargs={
+            "network": config.network.name,
+            "task_id": config.network.task_id,
+            "hidden_sizes": list(config.network.hidden_sizes),
+            "critic_layer_norm": agent.critic_layer_norm,
+            "actor_layer_norm": agent.actor_layer_norm,
+        },
+        seed=config.seed,
+        device=config.device,
+    )
+
+
+class Evaluator:
+    """Measures success as a config says: with few episodes while training, with all of them at the end.
+
+    The environments of the first are built once and kept: building them costs more than stepping them.
+    """
+
+    def __init__(self, config: RunConfig, suite: TaskSuite) -> None:
+        self.settings, self.suite = config.evaluation, suite
+        self.seed = config.evaluation_seed
+        self._env: MultiTaskVecEnv | None = None
+
+    def while_training(self, model: Policy) -> EvaluationResult:
+        """A quick measurement: one environment per task, by default no further than the first success."""
+        stop = self.settings.stop_at_success
+        if self._env is None:
+            workers = available_cores() if self.settings.workers is None else self.settings.workers
+            self._env = self.suite.make_vec_env(
+                seed=self.seed,
+                workers=0 if workers == 1 else workers,
+                goal_order="sweep",
+                horizon=self.settings.horizon,
+                stop_at_success=stop,
+            )
+        return evaluate(model, self._env, self.settings.episodes, stop_at_success=stop)
+
+    def final(self, model: Policy) -> EvaluationResult:
+        """The measurement that is reported: whole episodes, every goal."""
+        self.close()
+        return evaluate(
+            model,
+            self.suite,
+            self.settings.final_episodes,
+            seed=self.seed,
+            copies=self.settings.copies,
+            workers=self.settings.workers,
+            horizon=self.settings.horizon,
+        )
+
+    def close(self) -> None:
+        """End the environments; safe to call twice."""
+        if self._env is not None:
+            self._env.close()
+            self._env = None

@@ -1,0 +1,78 @@
+"""What happens beside the learning, each by its own clock: evaluation, metrics, progress."""
+
+import time
+from collections.abc import Callable
+
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+
+from mtrl.console import Reporter
+from mtrl.evaluation import EvaluationResult, Policy
+from mtrl.tracking import evaluation_metrics
+
+
+class Every:
+    """A clock in env_steps: true once for every interval that has passed since it was asked last.
+
+    :param env_steps: length of the interval
+    """
+
+    def __init__(self, env_steps: int) -> None:
+        self.interval = self.next = env_steps
+
+    def __call__(self, env_steps: int) -> bool:
+        if env_steps < self.next:
+            return False
+        self.next = (env_steps // self.interval + 1) * self.interval
+        return True
+
+
+class EvaluationCallback(BaseCallback):
+    """Evaluates while training, and writes an evaluation line.
+
+    :param measure: runs the evaluation
+    :param clock: when; never at the very end of training, which the final evaluation measures better
+    :param total_env_steps: where training ends
+    :param reporter: is told the result
+    """
+
+    def __init__(
+        self, measure: Callable[[Policy], EvaluationResult], clock: Every, total_env_steps: int, reporter: Reporter
+    ) -> None:
+        super().__init__()
+        self.measure, self.clock, self.total, self.reporter = measure, clock, total_env_steps, reporter
+        self.seconds = 0.0  # spent evaluating so far
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps < self.total and self.clock(self.num_timesteps):
+            started = time.monotonic()
+            result = self.measure(self.model)
+            self.seconds += time.monotonic() - started
+            self.write(result, final=False)
+        return True
+
+    def write(self, result: EvaluationResult, final: bool) -> None:
+        """Write one evaluation line, after a line with the training metrics so far."""
+        self.model.dump_logs()  # type: ignore[attr-defined]
+        for tag, value in evaluation_metrics(result, final).items():
+            self.logger.record(tag, value)
+        self.logger.dump(self.num_timesteps)
+        self.reporter.evaluated(self.num_timesteps, result)
+
+
+class MetricsCallback(BaseCallback):
+    """Writes a line of training metrics by its clock, and shows progress at every step."""
+
+    def __init__(self, clock: Every, reporter: Reporter) -> None:
+        super().__init__()
+        self.clock, self.reporter = clock, reporter
+
+    def _on_step(self) -> bool:
+        if self.clock(self.num_timesteps):
+            self.model.dump_logs()  # type: ignore[attr-defined]
+        self.reporter.step(self.num_timesteps, self.model._n_updates)
+        return True
+
+
+def in_order(*callbacks: BaseCallback) -> CallbackList:
+    """Callbacks that run one after the other at every step."""
+    return CallbackList(list(callbacks))

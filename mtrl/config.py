@@ -1,0 +1,284 @@
+"""What a run is: frozen dataclasses, made from a plain dict and checked before anything heavy is built."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+from agents.balancers import list_balancers, make_balancer
+from agents.networks import NETWORKS, TASK_IDS
+from envs import list_suites, make_suite
+from mtrl.errors import ConfigError, nearest
+from mtrl.schema import Amount, Choice, Count, Fraction, NotNegative, Positive, Range, parse
+
+if TYPE_CHECKING:
+    from envs import TaskSuite
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which tasks, and how they are simulated while training.
+
+    :param suite: name in the registry of suites
+    :param tasks: task names, for the suites that take a list of them
+    :param horizon: steps per training episode; None is the suite's own
+    :param copies: environments per task
+    :param workers: simulating processes; 0 simulates in the learning process
+    :param steps_per_task: env_steps for each task when `total_env_steps` is not given
+    :param options: further options of the suite, such as ``reward_version``
+    """
+
+    suite: str = "pointmass"
+    tasks: tuple[str, ...] | None = None
+    horizon: Count | None = None
+    copies: Count = 1
+    workers: Amount = 0
+    steps_per_task: Count = 2_000_000
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Multitask SAC. Sizes that grow with the number of tasks K are given per task.
+
+    :param name: what the settings are called, for the run folder and tables
+    :param samples_per_task: transitions of each task in a batch
+    :param batch_size: transitions of all tasks in a batch; instead of `samples_per_task`, divisible by K
+    :param replay_per_task: transitions kept of each task
+    :param warmup_steps_per_task: random actions in each task before learning starts
+    :param train_freq: vector steps between two rounds of updates
+    :param gradient_steps: updates in a round
+    :param max_grad_norm: gradients are clipped to this norm; None does not clip
+    """
+
+    name: str = "mtsac"
+    samples_per_task: Count = 32
+    batch_size: Count | None = None
+    replay_per_task: Count = 100_000
+    warmup_steps_per_task: Amount = 1_000
+    learning_rate: Positive = 3e-4
+    tau: Annotated[float, Range(0, 1, exclusive=True)] = 0.005
+    gamma: Fraction = 0.99
+    train_freq: Count = 1
+    gradient_steps: Count = 1
+    ent_coef: str | Positive = "auto"
+    temperature: Annotated[str, Choice(("per_task", "shared"))] = "per_task"
+    target_entropy: float | Annotated[str, Choice(("auto",))] = "auto"
+    reward_scale: Annotated[str, Choice(("none", "std"))] = "none"
+    max_grad_norm: Positive | None = 1.0
+    actor_weight_decay: NotNegative = 0.0
+    adam_epsilon: Positive = 1e-5
+    critic_layer_norm: bool = True
+    actor_layer_norm: bool = False
+    precision: Annotated[str, Choice(("float32", "bfloat16", "auto"))] = "auto"
+    pipeline: bool = True
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Actor and critics.
+
+    :param name: name in the registry of networks
+    :param hidden_sizes: width of every hidden layer
+    :param task_id: how the network is told which task it is in
+    """
+
+    name: str = "mlp"
+    hidden_sizes: tuple[Count, ...] = (400, 400, 400)
+    task_id: Annotated[str, Choice(TASK_IDS)] = "one_hot"
+
+
+@dataclass(frozen=True)
+class BalancerConfig:
+    """How K task losses become one update.
+
+    :param name: a registered balancer, or a composition such as ``igb_v1+cagrad``
+    :param options: its options; None is the method's default
+    :param actor: another balancer for the actor; None takes the critic's
+    :param actor_options: options of the actor's balancer
+    """
+
+    name: str = "unitary"
+    options: dict[str, Any] = field(default_factory=dict)
+    actor: str | None = None
+    actor_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """When and how success is measured.
+
+    :param every_env_steps: between two evaluations while training; None measures twenty times in a run
+    :param episodes: per task, while training
+    :param stop_at_success: end episodes while training at their first success: cheaper, but the success at the last
+        step and the return are known from the final evaluation alone
+    :param final_episodes: per task, when training has ended
+    :param horizon: steps per episode; None is the suite's own
+    :param copies: environments per task in the final evaluation; None chooses
+    :param workers: simulating processes of the final evaluation; None uses every core
+    :param seed: of the goals; None takes the run's: the goals of training, as the standard protocol has it
+    """
+
+    every_env_steps: Count | None = None
+    episodes: Count = 5
+    stop_at_success: bool = True
+    final_episodes: Count = 50
+    horizon: Count | None = None
+    copies: Count | None = None
+    workers: Amount | None = None
+    seed: Amount | None = None
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """What is written while training; none of it changes a result.
+
+    :param every_env_steps: between two lines of training metrics; None writes two hundred of them
+    """
+
+    every_env_steps: Count | None = None
+    tensorboard: bool = True
+    progress: bool = True
+    plots: bool = True
+    wandb: bool = False
+    wandb_project: str = "mtrl-toolkit"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run.
+
+    :param seed: fixes the environments, the agent and its exploration
+    :param total_env_steps: transitions over all tasks; None is ``env.steps_per_task`` for each
+    :param device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``
+    :param run_dir: the run's folder; None names it by the content of the config, inside `runs_dir`
+    :param debug: show tracebacks
+    """
+
+    env: EnvConfig = field(default_factory=EnvConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    balancer: BalancerConfig = field(default_factory=BalancerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    seed: Amount = 1
+    total_env_steps: Count | None = None
+    device: str = "auto"
+    run_dir: str | None = None
+    runs_dir: str = "runs"
+    debug: bool = False
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
+        """The config of a plain dict, checked as far as a config can be without building its suite.
+
+        :raises ConfigError: one sentence that names the setting, its value and what would be right
+        """
+        config = parse(cls, values)
+        _check_name("env.suite", config.env.suite, list_suites())
+        _check_name("network.name", config.network.name, NETWORKS)
+        for name in filter(None, (config.balancer.name, config.balancer.actor)):
+            _check_balancer(name)
+        if not config.network.hidden_sizes:
+            raise ConfigError("network.hidden_sizes must be widths such as [400, 400], found [].")
+        ent_coef = config.agent.ent_coef
+        if isinstance(ent_coef, str) and not _is_auto(ent_coef):
+            raise ConfigError(f"agent.ent_coef must be auto, auto_0.1 or a number greater than 0, found {ent_coef!r}.")
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as a plain dict: ``RunConfig.from_dict(config.to_dict()) == config``."""
+        return _plain(dataclasses.asdict(self))
+
+    def identity(self) -> str:
+        """Eight hexadecimal digits that change when anything that can change a result does."""
+        values = self.to_dict()
+        for key in ("tracking", "run_dir", "runs_dir", "debug", "seed"):
+            del values[key]
+        for group in ("env", "evaluation"):
+            del values[group]["workers"]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+    def make_suite(self) -> "TaskSuite":
+        """Build the suite, and check the settings that depend on its number of tasks.
+
+        :raises SuiteError: for an unknown task or option of the suite
+        :raises ConfigError: for a batch that cannot be divided by the number of tasks
+        :raises ConfigurationError: for an option that the balancer does not take
+        """
+        tasks = {} if self.env.tasks is None else {"tasks": list(self.env.tasks)}
+        suite = make_suite(self.env.suite, **tasks, **self.env.options)
+        tasks_count, batch = suite.num_tasks, self.agent.batch_size
+        if batch is not None and batch % tasks_count:
+            near = max(round(batch / tasks_count), 1) * tasks_count
+            raise ConfigError(
+                f"agent.batch_size must be divisible by the {tasks_count} tasks, found {batch}; {near} would be right."
+            )
+        make_balancer(self.critic_balancer[0], num_tasks=tasks_count, **self.critic_balancer[1])
+        if self.actor_balancer[0] is not None:
+            make_balancer(self.actor_balancer[0], num_tasks=tasks_count, **self.actor_balancer[1])
+        return suite
+
+    @property
+    def critic_balancer(self) -> tuple[str, dict[str, Any]]:
+        """Name and options of the balancer of the critic's losses."""
+        return self.balancer.name, flat_options(self.balancer.options)
+
+    @property
+    def actor_balancer(self) -> tuple[str | None, dict[str, Any]]:
+        """Name and options of the balancer of the actor's losses; without a name it is like the critic's."""
+        return self.balancer.actor, flat_options(self.balancer.actor_options)
+
+    @property
+    def evaluation_seed(self) -> int:
+        """The seed that fixes the goals of evaluation."""
+        return self.seed if self.evaluation.seed is None else self.evaluation.seed
+
+    def seeds(self) -> dict[str, int]:
+        """Every seed of the run, for its record."""
+        return {"run": self.seed, "environments": self.seed, "agent": self.seed, "evaluation": self.evaluation_seed}
+
+    def budget(self, num_tasks: int) -> int:
+        """env_steps of the whole run, over all tasks."""
+        return self.total_env_steps or self.env.steps_per_task * num_tasks
+
+
+def flat_options(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"famo": {"gamma": 0.1}, "c": None}`` -> ``{"famo.gamma": 0.1}``: None leaves an option at its default."""
+    flat: dict[str, Any] = {}
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            flat |= flat_options(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _check_name(setting: str, value: str, known: Any) -> None:
+    if value not in known:
+        raise ConfigError(f"{setting} must be a registered name, found {value!r}{nearest(value, known)}")
+
+
+def _check_balancer(name: str) -> None:
+    known = [record.name for record in list_balancers()]
+    for part in name.replace(":", "+").split("+"):
+        if part not in known:
+            inside = "" if part == name else f" in {name!r}"
+            raise ConfigError(f"balancer must be a registered name, found {part!r}{inside}{nearest(part, known)}")
+
+
+def _is_auto(ent_coef: str) -> bool:
+    start, _, initial = ent_coef.partition("_")
+    try:
+        return start == "auto" and (ent_coef == "auto" or float(initial) > 0)
+    except ValueError:
+        return False
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, all the way down: what JSON and YAML give back."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,61 @@
+"""Errors of the runner, the nearest known name, and what a shell gets to see of an error."""
+
+import difflib
+from collections.abc import Iterable
+
+BAD_INPUT, FAULT, INTERRUPTED = 2, 1, 130
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work: one sentence with the bad value and what would be right."""
+
+
+class ForeignPackage(ImportError):
+    """A package of another distribution has the name of one of ours, and is found first."""
+
+
+class RunFolderError(ConfigError):
+    """A folder that is no run, or that another process is using."""
+
+
+class MissingExtra(ConfigError):
+    """An optional part that is not installed; the sentence says how to install it."""
+
+
+def nearest(value: object, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the closest known name, or the known names if there are few."""
+    names = sorted(known)
+    matches = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+    if matches:
+        return f"; did you mean '{matches[0]}'?"
+    return f"; known: {', '.join(names)}." if len(names) <= 40 else "."
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of a command that ended with this error."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return BAD_INPUT if isinstance(error, (ConfigError, ForeignPackage, *_bad_input_of_siblings())) else FAULT
+
+
+def _bad_input_of_siblings() -> tuple[type[Exception], ...]:
+    # Late: when a foreign package hides one of these, there is nothing to import.
+    try:
+        from agents.agent_file import AgentFileError
+        from agents.errors import ConfigurationError
+        from envs import SuiteError
+    except ImportError:
+        return ()
+    return ConfigurationError, SuiteError, AgentFileError
+
+
+def sentence(error: BaseException) -> str:
+    """The error as one sentence for a person."""
+    if isinstance(error, KeyboardInterrupt):
+        return "Stopped by you."
+    text = " ".join(str(error).split()) or "no reason was given"
+    if exit_code(error) == FAULT and not text.startswith(type(error).__name__):
+        text = f"{type(error).__name__}: {text}"
+    if text.split()[0].isalpha():  # not the name of a setting, such as agent.batch_size
+        text = text[0].upper() + text[1:]
+    return text if text.endswith((".", "?", "!")) else f"{text}."

@@ -1,0 +1,103 @@
+"""The way into training from a shell: registered balancers become choices, errors become sentences and exit codes."""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from mtrl.errors import ConfigError, exit_code, nearest, sentence
+from mtrl.shadowing import refuse_foreign_packages
+
+_DEBUG_FLAG, _DEBUG_SETTING = "--debug", "debug=true"
+# A balancer's name, or a composition of names, as the value of an override.
+_BALANCER = re.compile(r"^balancer=(?P<choices>[\w+:,]+)$")
+
+
+def launch(train: Callable[[], None], configs: Path) -> NoReturn:
+    """Run a Hydra main function as a command: exit code 0, 1 (fault), 2 (bad input) or 130 (stopped).
+
+    :param train: what ``@hydra.main`` returns
+    :param configs: the folder that it composes configs from
+    """
+    sys.argv[1:] = [_DEBUG_SETTING if argument == _DEBUG_FLAG else argument for argument in sys.argv[1:]]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    sys.exit(guarded(partial(_train, train, configs), debug=_DEBUG_SETTING in sys.argv))
+
+
+def guarded(command: Callable[[], None], debug: bool) -> int:
+    """Run a command; say in one sentence on stderr what was wrong, and return the exit code.
+
+    :param debug: show the traceback too
+    """
+    try:
+        command()
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        error = _from_hydra(error) or error
+        print(sentence(error), file=sys.stderr)
+        return exit_code(error)
+    return 0
+
+
+def _train(train: Callable[[], None], configs: Path) -> None:
+    refuse_foreign_packages()
+    register_balancers(sys.argv[1:], with_files={file.stem for file in (configs / "balancer").glob("*.yaml")})
+    train()
+
+
+def register_balancers(overrides: Sequence[str], with_files: Collection[str]) -> None:
+    """Make every registered balancer, and every composition that the overrides name, a choice of the group `balancer`.
+
+    :param overrides: arguments of the command line
+    :param with_files: choices that have a YAML file already
+    """
+    from hydra.core.config_store import ConfigStore
+
+    from agents.balancers import list_balancers
+
+    options = {record.name: sorted(record.options) for record in list_balancers()}
+    named = [match["choices"].split(",") for match in map(_BALANCER.match, overrides) if match]
+    composed = {name for names in named for name in names if re.search("[+:]", name)}
+    for name in {*options, *composed} - set(with_files):
+        parts = [part for part in re.split("[+:]", name) if part in options]
+        if len(parts) == 1:
+            known = dict.fromkeys(options[parts[0]])
+        else:
+            known = {part: dict.fromkeys(options[part]) for part in parts} | dict.fromkeys(_unshared(parts, options))
+        node = {"name": name, "options": known, "actor": None, "actor_options": {}}
+        ConfigStore.instance().store(group="balancer", name=name, node=node)
+
+
+def _unshared(parts: Sequence[str], options: dict[str, list[str]]) -> Iterable[str]:
+    """Options that only one part of a composition has: they need no ``<method>.`` before them."""
+    flat = [option for part in parts for option in options[part]]
+    return [option for option in flat if flat.count(option) == 1]
+
+
+def _from_hydra(error: BaseException) -> ConfigError | None:
+    """An error of Hydra or OmegaConf as one sentence of ours; None for any other error."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not isinstance(error, (HydraException, OmegaConfBaseException)):
+        return None
+    text = str(error)
+    if missing := re.search(r"Could not find '([^']+?)/([^/']+)'", text):
+        group, choice = missing.groups()
+        known = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        return ConfigError(f"{group} has no choice '{choice}'{nearest(choice, known)}")
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        return ConfigError(_unknown_setting(unknown[1]))
+    return ConfigError(text.splitlines()[0])
+
+
+def _unknown_setting(key: str) -> str:
+    from mtrl.config import RunConfig
+    from mtrl.schema import nearest_setting, setting_names
+
+    return f"Unknown setting '{key}'{nearest_setting(key, setting_names(RunConfig))}"

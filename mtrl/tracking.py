@@ -1,0 +1,144 @@
+"""What a run writes while it trains: one list of tags, and the writers behind Stable-Baselines3's logger."""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+
+from mtrl.config import TrackingConfig
+from mtrl.errors import MissingExtra
+from mtrl.evaluation import EvaluationResult
+
+# Tags of Stable-Baselines3, written by the agent.
+ROLLOUT_SUCCESS = "rollout/success_rate"
+CRITIC_LOSS, ACTOR_LOSS = "train/critic_loss", "train/actor_loss"
+
+# Tags of evaluation, written here. Those that end in a slash are followed by the name of the task.
+EVAL_SUCCESS_RATE = "eval/success_rate"
+EVAL_EPISODES = "eval/episodes_per_task"
+EVAL_FINAL = "eval/final"
+EVAL_SUCCESS = "eval_success/"
+EVAL_SUCCESS_AT_END = "eval_success_at_end/"
+EVAL_RETURN = "eval_return/"
+EVAL_LENGTH = "eval_length/"
+
+# Tags per task, written by the agent.
+ROLLOUT_TASK_SUCCESS = "rollout_success/"
+TASK_CRITIC_LOSS = "train_critic_loss/"
+BALANCER_WEIGHT = "balancer_weight/"
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def evaluation_metrics(result: EvaluationResult, final: bool) -> dict[str, float]:
+    """The tags of one evaluation. Returns of whole episodes only: those cut at a success do not compare."""
+    metrics: dict[str, float] = {
+        EVAL_SUCCESS_RATE: result.success_rate,
+        EVAL_EPISODES: float(result.episodes),
+        EVAL_FINAL: float(final),
+    }
+    tables = {EVAL_SUCCESS: result.success, EVAL_LENGTH: result.lengths}
+    if result.success_at_end is not None:
+        tables |= {EVAL_SUCCESS_AT_END: result.success_at_end, EVAL_RETURN: result.returns}
+    for tag, table in tables.items():
+        for name, value in zip(result.task_names, table.mean(axis=1), strict=True):
+            metrics[f"{tag}{name}"] = float(value)
+    return metrics
+
+
+class JsonlWriter(KVWriter):
+    """``metrics.jsonl``: one JSON object per line, on disk as soon as it is written.
+
+    Every line carries ``env_steps`` and ``wall_time`` (seconds since this writer was made). A value that is no finite
+    number is written as null: NaN is not JSON.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file: TextIO = path.open("a", encoding="utf-8")
+        self.started = time.monotonic()
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        line: dict[str, Any] = {"env_steps": step, "wall_time": round(time.monotonic() - self.started, 3)}
+        line |= {key: _json_number(value) for key, value in key_values.items()}
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class TensorBoardWriter(TensorBoardOutputFormat):
+    """Event files with SB3's tags, and two charts that show all tasks at once on the page "custom scalars"."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        charts = {"success per task": EVAL_SUCCESS, "task weights": BALANCER_WEIGHT}
+        self.writer.add_custom_scalars({"tasks": {name: ["Multiline", [f"{tag}.*"]] for name, tag in charts.items()}})
+
+
+class WandbWriter(KVWriter):
+    """Weights & Biases; nothing is sent unless ``tracking.wandb=true``.
+
+    :raises MissingExtra: if wandb is not installed
+    """
+
+    def __init__(self, project: str, name: str, folder: Path, config: dict[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise MissingExtra(
+                "tracking.wandb=true needs Weights & Biases, which is not installed: pip install 'mtrl-toolkit[wandb]'."
+            ) from error
+        self.run = wandb.init(project=project, name=name, dir=str(folder), config=config)
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        self.run.log({"env_steps": step, **{key: _json_number(value) for key, value in key_values.items()}}, step=step)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+def make_logger(folder: Path, tracking: TrackingConfig, run_name: str, config: dict[str, Any]) -> Logger:
+    """The writers that the config asks for, as one SB3 logger.
+
+    :raises MissingExtra: for a writer whose package is not installed
+    """
+    writers: list[KVWriter] = []
+    if tracking.wandb:
+        writers.append(WandbWriter(tracking.wandb_project, run_name, folder, config))
+    writers.append(JsonlWriter(folder / METRICS_FILE))
+    if tracking.tensorboard:
+        writers.append(TensorBoardWriter(folder / "tensorboard"))
+    return Logger(str(folder), writers)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's ``metrics.jsonl``; a last line that was cut off by a crash is left out."""
+    path = folder / METRICS_FILE
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines if line]
+
+
+def task_series(metrics: Sequence[dict[str, Any]], tag: str) -> dict[str, np.ndarray]:
+    """Values of a tag such as ``eval_success/`` by task: ``{task: [points, 3]}`` of env_steps, wall_time, value."""
+    series: dict[str, list[tuple[float, float, float]]] = {}
+    for line in metrics:
+        for key, value in line.items():
+            if key.startswith(tag) and value is not None:
+                series.setdefault(key[len(tag) :], []).append((line["env_steps"], line["wall_time"], value))
+    return {task: np.array(points, dtype=float) for task, points in series.items()}
+
+
+def _json_number(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # numpy and torch
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_json_number(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,21 @@
+"""Train one agent on many tasks: ``python train.py env=mt10 balancer=unitary seed=3``."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from mtrl.launch import launch
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="config")
+def train(config: DictConfig) -> None:
+    """Compose the config and run it."""
+    from mtrl.config import RunConfig
+    from mtrl.experiment import run
+
+    run(RunConfig.from_dict(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    launch(train, Path(__file__).parent / "configs")
