@@ -35,6 +35,11 @@ from agents.updates import actor_losses, critic_losses, critic_target
 
 SAMPLES_PER_TASK = 32  # B where batch_size is not given
 
+# Arguments of the constructor that belong to a session, not to the agent.
+_NOT_SAVED = frozenset(
+    {"self", "__class__", "policy", "env", "device", "verbose", "tensorboard_log", "_init_setup_model"}
+)
+
 Self = TypeVar("Self", bound="MTSAC")
 
 
@@ -116,7 +121,7 @@ class MTSAC(OffPolicyAlgorithm):
         _init_setup_model: bool = True,
     ) -> None:
         # What `agent.zip` keeps, so that `load` can build the same agent.
-        settings = {name: value for name, value in locals().items() if name in _SAVED_SETTINGS}
+        settings = {name: value for name, value in locals().items() if name not in _NOT_SAVED}
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -518,11 +523,6 @@ class MTSAC(OffPolicyAlgorithm):
         """Continue in another environment of the same tasks."""
         BaseAlgorithm.set_env(self, env, force_reset)
         self._adopt_tasks(self.env)
-
-
-_NOT_SAVED = {"self", "policy", "env", "device", "verbose", "tensorboard_log", "_init_setup_model"}
-_SAVED_SETTINGS = set(MTSAC.__init__.__code__.co_varnames[: MTSAC.__init__.__code__.co_argcount
-                      + MTSAC.__init__.__code__.co_kwonlyargcount]) - _NOT_SAVED
 
 
 def _refuse_bad_sizes(settings: dict[str, Any]) -> None:

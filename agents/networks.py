@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from agents.affine import shared_affine
 from agents.errors import ConfigurationError, unknown_name
 
 TASK_IDS = ("one_hot", "embedding", "none")
@@ -35,7 +36,7 @@ class EnsembleLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``[E, N, F] -> [E, N, O]``."""
-        return torch.baddbmm(self.bias, inputs, self.weight)
+        return shared_affine(inputs, self.weight, self.bias)
 
 
 class EnsembleLayerNorm(nn.Module):
