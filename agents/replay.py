@@ -112,9 +112,11 @@ class TaskReplayBuffer:
         """Draw ``B = batch_size / K`` transitions of every task, independently and with replacement.
 
         :param batch_size: transitions over all tasks
-        :raises ConfigurationError: if it is not a multiple of K
+        :raises ConfigurationError: if it is not a multiple of K, or if a task has no transition yet
         """
         samples = samples_per_task(batch_size, self.num_tasks)
+        if self.size() == 0:
+            raise ConfigurationError(f"Task {int(self.filled.argmin())} has no transition to sample: store some first.")
         uniform = torch.rand(self.num_tasks, samples, generator=self.generator, dtype=torch.float64)
         slots = (uniform * torch.from_numpy(self.filled)[:, None]).long()
         index = (slots + self._first_row).view(-1).to(self.device, non_blocking=True)
