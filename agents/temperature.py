@@ -26,7 +26,7 @@ class Temperature(nn.Module):
             raise unknown_name("temperature", kind, TEMPERATURES)
         self.num_tasks = num_tasks
         self.target_entropy = target_entropy
-        self.learned = isinstance(ent_coef, str)
+        self.learned = str(ent_coef).startswith("auto")
         initial = _initial_value(ent_coef)
         log_alpha = torch.full((num_tasks if kind == "per_task" else 1,), initial).log()
         self.log_alpha = nn.Parameter(log_alpha, requires_grad=self.learned)
@@ -46,6 +46,6 @@ def _initial_value(ent_coef: str | float) -> float:
         value = 1.0 if text == "auto" else float(text.removeprefix("auto_"))
     except ValueError:
         value = 0.0
-    if value <= 0.0:
+    if not 0.0 < value < float("inf"):
         raise ConfigurationError(f"ent_coef must be 'auto', 'auto_<value>' or a positive number, found {ent_coef!r}.")
     return value
