@@ -149,7 +149,8 @@ class MultiTaskPolicy(BasePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         assert isinstance(observation, Tensor)
-        mean, log_std = self.actor(*self.split(observation))
+        precision = next(self.actor.parameters()).dtype  # observations may come as float64 or integers
+        mean, log_std = self.actor(*self.split(observation.to(precision)))
         if deterministic:
             return mean.squeeze(1).tanh()
         noise = torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype).to(mean.device)
