@@ -4,6 +4,7 @@ Every network maps ``inputs [G, B, F]`` (G groups of B samples, each group of on
 each group) to ``outputs [E, G, B, O]`` for its E ensemble members. An update uses ``G = K``; acting uses ``B = 1``.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -180,6 +181,7 @@ class MultiHead(MLP):
 
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP, "multihead": MultiHead}
+_NOT_OPTIONS = {"inputs", "outputs", "num_tasks", "members", "generator"}  # given by the policy, not by the user
 
 
 def make_network(name: str, inputs: int, outputs: int, num_tasks: int, **options: Any) -> nn.Module:
@@ -189,4 +191,8 @@ def make_network(name: str, inputs: int, outputs: int, num_tasks: int, **options
     """
     if name not in NETWORKS:
         raise unknown_name("network", name, NETWORKS)
+    known = inspect.signature(NETWORKS[name]).parameters
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of network '{name}'", option, set(known) - _NOT_OPTIONS)
     return NETWORKS[name](inputs, outputs, num_tasks, **options)
