@@ -150,7 +150,9 @@ def register_balancer(
         if name in _REGISTRY:
             raise ConfigurationError(f"A balancer named '{name}' is registered already.")
 
-        known = frozenset(inspect.signature(balancer).parameters) - {"num_tasks", "generator", *fixed}
+        parameters = inspect.signature(balancer).parameters
+        known = frozenset(parameters) - {"num_tasks", "generator", *fixed}
+        required = {option for option in known if parameters[option].default is inspect.Parameter.empty}
 
         def make(num_tasks: int, generator: torch.Generator | None = None, **options: Any) -> Balancer:
             for option in options:
@@ -159,6 +161,9 @@ def register_balancer(
                     raise ConfigurationError(
                         f"Balancer '{name}' has no option '{option}': {takes}{nearest(option, known)}"
                     )
+            missing = sorted(required - set(options))
+            if missing:
+                raise ConfigurationError(f"Balancer '{name}' needs the option '{missing[0]}'.")
             return balancer(num_tasks, generator=generator, **fixed, **options)
 
         _REGISTRY[name] = BalancerRecord(name, family, cost, paper, summary, known, make)

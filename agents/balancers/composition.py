@@ -90,10 +90,11 @@ def share_options(names: Sequence[str], options: dict[str, Any]) -> dict[str, di
     for option, value in options.items():
         owner, _, plain = option.rpartition(".")
         owners = [owner] if owner else [name for name in names if plain in _REGISTRY[name].options]
-        if len(owners) != 1 or owners[0] not in shares:
-            raise ConfigurationError(
-                f"Option '{option}' of '{'+'.join(names)}' belongs to {len(owners)} of its methods: "
-                f"write it as <method>.{plain}."
-            )
+        whole = "+".join(names)
+        if not owners or owners[0] not in shares:
+            raise ConfigurationError(f"Option '{option}' belongs to no method of '{whole}'.")
+        if len(owners) > 1:
+            choices = " or ".join(f"'{name}.{plain}'" for name in owners)
+            raise ConfigurationError(f"Option '{option}' of '{whole}' belongs to several methods: write {choices}.")
         shares[owners[0]][plain] = value
     return shares
