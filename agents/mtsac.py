@@ -30,6 +30,7 @@ from agents.precision import autocast, fastest_exact_float32, float32_products, 
 from agents.progress import TaskProgress
 from agents.randomness import Generators
 from agents.replay import ReplaySample, TaskReplayBuffer, samples_per_task
+from agents.settings import refuse_bad_settings, refuse_unknown
 from agents.temperature import Temperature
 from agents.updates import actor_losses, critic_losses, critic_target
 
@@ -37,7 +38,7 @@ SAMPLES_PER_TASK = 32  # B where batch_size is not given
 
 # Arguments of the constructor that belong to a session, not to the agent.
 _NOT_SAVED = frozenset(
-    {"self", "__class__", "policy", "env", "device", "verbose", "tensorboard_log", "_init_setup_model"}
+    {"self", "__class__", "policy", "env", "device", "verbose", "tensorboard_log", "_init_setup_model", "unknown"}
 )
 
 Self = TypeVar("Self", bound="MTSAC")
@@ -119,9 +120,13 @@ class MTSAC(OffPolicyAlgorithm):
         seed: int | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        **unknown: Any,
     ) -> None:
         # What `agent.zip` keeps, so that `load` can build the same agent.
         settings = {name: value for name, value in locals().items() if name not in _NOT_SAVED}
+        refuse_unknown("MTSAC", unknown, MTSAC)
+        refuse_unknown("policy_kwargs", policy_kwargs or {}, MultiTaskPolicy)
+        refuse_bad_settings(settings)
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -144,7 +149,6 @@ class MTSAC(OffPolicyAlgorithm):
             sde_support=False,
             supported_action_spaces=(spaces.Box,),
         )
-        _refuse_bad_sizes(settings)
         self.settings = settings
         self.pipeline = pipeline
         self.max_grad_norm = max_grad_norm
@@ -523,15 +527,3 @@ class MTSAC(OffPolicyAlgorithm):
         """Continue in another environment of the same tasks."""
         BaseAlgorithm.set_env(self, env, force_reset)
         self._adopt_tasks(self.env)
-
-
-def _refuse_bad_sizes(settings: dict[str, Any]) -> None:
-    for name in ("buffer_size", "train_freq"):
-        if not isinstance(settings[name], int) or settings[name] < 1:
-            raise ConfigurationError(f"{name} must be a positive whole number, found {settings[name]!r}.")
-    for name in ("learning_starts", "gradient_steps"):
-        if not isinstance(settings[name], int) or settings[name] < 0:
-            raise ConfigurationError(f"{name} must be a whole number of at least 0, found {settings[name]!r}.")
-    for name, low, high in (("gamma", 0.0, 1.0), ("tau", 0.0, 1.0)):
-        if not low < settings[name] <= high:
-            raise ConfigurationError(f"{name} must be above {low:g} and at most {high:g}, found {settings[name]!r}.")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from agents.critics import ScalarValue
+from agents.errors import ConfigurationError
 from agents.networks import make_network
 
 LOG_STD_RANGE = (-20.0, 2.0)
@@ -102,6 +103,8 @@ class MultiTaskPolicy(BasePolicy):
         network_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(observation_space, action_space, squash_output=True)
+        if num_critics < 1:
+            raise ConfigurationError(f"num_critics must be at least 1, found {num_critics}.")
         self.num_tasks = num_tasks
         self.state_size = observation_space.shape[0] - num_tasks
         self.action_size = action_space.shape[0]
