@@ -1,6 +1,14 @@
 """Balancers: one small file per method or family, built by name with `make_balancer`."""
 
-from agents.balancers import losses as _losses
+from agents.balancers import (  # noqa: F401  importing a file registers its methods
+    dwa,
+    famo,
+    go4align,
+    igb,
+    losses,
+    stch,
+    uncertainty,
+)
 from agents.balancers.base import (
     Balancer,
     BalancerError,

@@ -45,6 +45,7 @@ class Composition(Balancer):
             if part.composes_direction:
                 raise ConfigurationError(f"{type(part).__name__} composes its own direction and can only stand last.")
         self.parts = torch.nn.ModuleList(parts)
+        self._seen: list[Tensor] = []  # the weights under which each part saw the tasks, at the last update
         self.uses_gradients = any(part.uses_gradients for part in parts)  # type: ignore[misc]
         self.wants_after = any(part.wants_after for part in parts)  # type: ignore[misc]
         self.composes_direction = parts[-1].composes_direction  # type: ignore[misc]
@@ -58,7 +59,8 @@ class Composition(Balancer):
 
     def direction(self, tasks: Tasks) -> Tensor:
         weights = self._weigh(tasks, list(self.parts)[:-1])
-        self._weights, self._seen = weights, [*self._seen, weights]
+        self._seen.append(weights)
+        self._weights = weights
         last = self.parts[-1]
         assert isinstance(last, Balancer)
         weighted = WeightedTasks(tasks, weights)
@@ -73,7 +75,7 @@ class Composition(Balancer):
 
     def _weigh(self, tasks: Tasks, parts: Sequence[torch.nn.Module]) -> Tensor:
         weights = torch.ones_like(tasks.losses)
-        self._seen: list[Tensor] = []  # the weights under which each part saw the tasks
+        self._seen = []
         for part in parts:
             self._seen.append(weights)
             weights = weights * part(WeightedTasks(tasks, weights))

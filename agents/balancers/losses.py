@@ -1,11 +1,11 @@
-"""Weights that need no gradients and no history: unitary scalarization, static weights, random weights."""
+"""Weights without a memory: unitary, static, random, scale-invariant, geometric mean, temperatures."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, Tasks, register_balancer
+from agents.balancers.base import Balancer, BalancerError, Tasks, register_balancer
 from agents.errors import ConfigurationError, unknown_name
 
 
@@ -22,7 +22,9 @@ class Unitary(Balancer):
         return torch.ones_like(tasks.losses)
 
 
-@register_balancer("static", family="loss", cost="O(1)", paper="arXiv 2310.08910", summary="fixed weights, given by you")
+@register_balancer(
+    "static", family="loss", cost="O(1)", paper="arXiv 2310.08910", summary="fixed weights, given by you"
+)
 class Static(Balancer):
     """Fixed weights, put on the scale of a mean: ``K * given / sum(given)`` (Royer et al. 2023, scalarization).
 
@@ -73,3 +75,64 @@ class RandomLossWeighting(Balancer):
             waits = torch.empty(self.num_tasks).exponential_(generator=self.generator)
             shares = waits / waits.sum()
         return self.num_tasks * shares.to(tasks.losses)
+
+
+@register_balancer(
+    "scale_invariant",
+    family="loss",
+    cost="O(1)",
+    paper="arXiv 2202.01017",
+    summary="log losses: weights 1 / loss cancel the scale of every task",
+)
+class ScaleInvariant(Balancer):
+    """Minimise ``sum_k log l_k``: ``weights = 1 / l`` (baseline of Navon et al. 2022).
+
+    The published direction (a sum) is K times ours. Multiplying a loss by a constant changes nothing.
+    Differs from the authors' code: losses that are not positive are refused, so there is no epsilon.
+    """
+
+    needs_positive_losses = True
+
+    def forward(self, tasks: Tasks) -> Tensor:
+        return 1 / tasks.losses
+
+
+@register_balancer(
+    "gls",
+    family="loss",
+    cost="O(1)",
+    paper="arXiv 1904.08492",
+    summary="geometric mean of the losses",
+)
+class GeometricLoss(Balancer):
+    """Minimise ``L = (prod_k l_k)^(1/K)``: ``weights = L / l`` (Chennupati et al. 2019).
+
+    Exactly the paper's scale. The direction of `scale_invariant`, with a length that shrinks as any one loss vanishes.
+    """
+
+    needs_positive_losses = True
+
+    def forward(self, tasks: Tasks) -> Tensor:
+        logs = tasks.losses.log()
+        return (logs.mean(-1, keepdim=True) - logs).exp()
+
+
+@register_balancer(
+    "temperature",
+    family="loss",
+    cost="O(1)",
+    paper="arXiv 2003.13661",
+    summary="more weight to tasks whose entropy temperature has fallen",
+)
+class TemperatureWeights(Balancer):
+    """``weights = K softmax(-log alpha)`` of SAC's task temperatures (Yang et al. 2020).
+
+    Exactly the paper's scale. A shared temperature gives equal weights.
+    Differs from the authors' code: they weigh samples inside the losses, which is the same for a stratified batch.
+    """
+
+    def forward(self, tasks: Tasks) -> Tensor:
+        temperatures = getattr(tasks, "temperatures", None)
+        if temperatures is None:
+            raise BalancerError("temperature weighs tasks by their entropy temperatures, and this agent has none.")
+        return self.num_tasks * (-temperatures.log()).softmax(-1).to(tasks.losses)

@@ -1,0 +1,28 @@
+"""Checks of balancer options; every error names the method, the option and the value."""
+
+import math
+
+from agents.errors import ConfigurationError
+
+
+def require_positive(method: str, **options: float) -> None:
+    """:raises ConfigurationError: for an option that is not a finite number above zero"""
+    for name, value in options.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ConfigurationError(f"{method}: {name} must be a positive number, found {value!r}.")
+
+
+def require_not_negative(method: str, **options: float) -> None:
+    """:raises ConfigurationError: for an option that is not a finite number of at least zero"""
+    for name, value in options.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise ConfigurationError(f"{method}: {name} must not be negative, found {value!r}.")
+
+
+def require_whole(method: str, at_least: int, **options: int) -> None:
+    """:raises ConfigurationError: for an option that is no whole number of at least `at_least`"""
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+            raise ConfigurationError(
+                f"{method}: {name} must be a whole number of at least {at_least}, found {value!r}."
+            )
