@@ -6,7 +6,7 @@ The face is Stable-Baselines3's; `update` reads like the paper (Haarnoja et al. 
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import check_for_correct_spaces
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from agents.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
 from agents.balancers import Balancer, make_balancer
@@ -25,7 +26,7 @@ from agents.errors import ConfigurationError
 from agents.metrics import UpdateMetrics, with_prefix
 from agents.normalize import RewardScale
 from agents.objective import TaskObjective
-from agents.policies import MultiTaskPolicy
+from agents.policies import Actor, Critic, MultiTaskPolicy
 from agents.precision import autocast, fastest_exact_float32, float32_products, resolve_precision
 from agents.progress import TaskProgress
 from agents.randomness import Generators
@@ -40,8 +41,6 @@ SAMPLES_PER_TASK = 32  # B where batch_size is not given
 _NOT_SAVED = frozenset(
     {"self", "__class__", "policy", "env", "device", "verbose", "tensorboard_log", "_init_setup_model", "unknown"}
 )
-
-Self = TypeVar("Self", bound="MTSAC")
 
 
 class MTSAC(OffPolicyAlgorithm):
@@ -85,6 +84,10 @@ class MTSAC(OffPolicyAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MultiTaskPolicy": MultiTaskPolicy}
     policy: MultiTaskPolicy
+    actor: Actor
+    critic: Critic
+    critic_target: Critic
+    train_freq: int  # type: ignore[assignment]
     replay_buffer: TaskReplayBuffer | None  # type: ignore[assignment]
 
     def __init__(
@@ -261,7 +264,7 @@ class MTSAC(OffPolicyAlgorithm):
     # ------------------------------------------------------------------ the loop
 
     def learn(
-        self: Self,
+        self,
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int | None = 4,
@@ -279,7 +282,7 @@ class MTSAC(OffPolicyAlgorithm):
         callback.on_training_start(locals(), globals())
         while self.num_timesteps < total_timesteps:
             callback.on_rollout_start()
-            for step in range(self.train_freq):  # type: ignore[call-overload]
+            for step in range(self.train_freq):
                 train = self._train_when_ready if self.pipeline and step == 0 else None
                 if not self._vector_step(callback, train, log_interval):
                     callback.on_training_end()
@@ -363,7 +366,7 @@ class MTSAC(OffPolicyAlgorithm):
         :param noise: standard normal ``[2, K, B, A]``: for the next action and for the current one
         :return: metrics of this update, each a scalar or ``[K]``, on the device
         """
-        rewards = self.reward_scale.apply(sample.rewards)
+        rewards = self.reward_scale.scaled(sample.rewards)
         discounts = self.gamma * (1.0 - sample.terminals)
         temperatures = self.temperature.value()
         with self._autocast():
@@ -482,7 +485,7 @@ class MTSAC(OffPolicyAlgorithm):
 
     @classmethod
     def load(  # type: ignore[override]
-        cls: type[Self], path: str | Path, env: GymEnv | None = None, device: torch.device | str = "auto", **kwargs: Any
+        cls, path: str | Path, env: GymEnv | None = None, device: torch.device | str = "auto", **kwargs: Any
     ) -> Self:
         """Build the agent that `save` wrote; nothing is unpickled.
 

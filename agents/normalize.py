@@ -60,6 +60,6 @@ class RewardScale(nn.Module):
         deviation = (self.squared / self.count.clamp(min=1)).sqrt()
         return torch.where(deviation > 1e-8, deviation, torch.ones_like(deviation)).float()
 
-    def apply(self, rewards: Tensor) -> Tensor:
+    def scaled(self, rewards: Tensor) -> Tensor:
         """Scaled rewards ``[K, B]`` of raw ``rewards [K, B]``."""
         return rewards if self.kind == "none" else rewards / self.scale()[:, None]

@@ -24,7 +24,7 @@ class TaskProgress:
 
     def observe(self, dones: np.ndarray, infos: Sequence[dict[str, Any]]) -> None:
         """Take note of the episodes that ended at this vector step."""
-        for env in np.flatnonzero(dones):
+        for env in np.flatnonzero(dones).tolist():
             task = self.task_of_env[env]
             if "episode" in infos[env]:
                 self._returns[task].append(float(infos[env]["episode"]["r"]))

@@ -34,7 +34,8 @@ def critic_target(
     :param temperatures: ``[K]``
     :return: target of the critic's loss, ``[K, B]`` for scalar values
     """
-    next_actions, log_probabilities = squashed_sample(*actor(next_states, task), noise)
+    mean, log_std = actor(next_states, task)
+    next_actions, log_probabilities = squashed_sample(mean, log_std, noise)
     next_outputs = critic_target(next_states, next_actions, task)
     return critic_target.value.target(next_outputs, rewards, discounts, -temperatures[:, None] * log_probabilities)
 
@@ -60,7 +61,8 @@ def actor_losses(
 
     The critic's parameters take no gradient: half of the critic's backward pass is not computed.
     """
-    actions, log_probabilities = squashed_sample(*call(actor, parameters, states, task), noise)
+    mean, log_std = call(actor, parameters, states, task)
+    actions, log_probabilities = squashed_sample(mean, log_std, noise)
     frozen = {name: parameter.detach() for name, parameter in critic.named_parameters()}
     values = critic.value.pessimistic(call(critic, frozen, states, actions, task))
     losses = temperatures * log_probabilities.mean(-1) - values.mean(-1)
