@@ -303,11 +303,15 @@ class MTSAC(OffPolicyAlgorithm):
         assert self.env is not None and self._last_obs is not None
         actions, scaled_actions = self._sample_action(self.learning_starts)
         self.env.step_async(actions)
-        if meanwhile is not None:
-            meanwhile()
-        observations, rewards, dones, infos = self.env.step_wait()
+        try:
+            if meanwhile is not None:
+                meanwhile()
+            new_obs, rewards, dones, infos = self.env.step_wait()
+        except BaseException:
+            self._last_obs = None  # the step in flight is lost: the next `learn` begins with a reset
+            raise
         self.num_timesteps += self.env.num_envs
-        self._store_transition(self.replay_buffer, scaled_actions, observations, rewards, dones, infos)  # type: ignore[arg-type]
+        self._store_transition(self.replay_buffer, scaled_actions, new_obs, rewards, dones, infos)  # type: ignore[arg-type]
         self._update_info_buffer(infos, dones)
         self.progress.observe(dones, infos)
         self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
@@ -337,7 +341,9 @@ class MTSAC(OffPolicyAlgorithm):
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
 
     def _train_when_ready(self) -> None:
-        if self.num_timesteps > self.learning_starts and self.gradient_steps > 0:
+        # A loaded agent is past its learning starts, and its replay buffer is empty.
+        stored = self.replay_buffer is not None and self.replay_buffer.size() > 0
+        if stored and self.num_timesteps > self.learning_starts and self.gradient_steps > 0:
             self.train(self.gradient_steps, self.batch_size)
 
     # ------------------------------------------------------------------ learning
