@@ -16,7 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import check_for_correct_spaces
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -62,7 +62,8 @@ class MTSAC(OffPolicyAlgorithm):
     :param ent_coef: temperature: ``auto``, ``auto_<initial value>`` (learned) or a fixed number
     :param temperature: ``per_task`` or ``shared``
     :param target_entropy: in nats; ``auto`` is ``-A``
-    :param reward_scale: ``none``, or ``std`` to divide sampled rewards by their task's standard deviation
+    :param reward_scale: ``none``; ``std`` to divide sampled rewards by their task's standard deviation; or a fixed number
+        that multiplies them: critics fit values of order 100 sooner than values of order 1000
     :param balancer: method that balances the critic's task losses, such as ``famo`` or ``igb_v1+cagrad``
     :param balancer_kwargs: its options
     :param actor_balancer: method for the actor's task losses; None takes the critic's, or ``unitary`` where that
@@ -106,7 +107,7 @@ class MTSAC(OffPolicyAlgorithm):
         ent_coef: str | float = "auto",
         temperature: str = "per_task",
         target_entropy: str | float = "auto",
-        reward_scale: str = "none",
+        reward_scale: str | float = "none",
         balancer: str = "unitary",
         balancer_kwargs: dict[str, Any] | None = None,
         actor_balancer: str | None = None,
@@ -169,7 +170,12 @@ class MTSAC(OffPolicyAlgorithm):
                 f"MTSAC needs an environment that names its tasks, found {type(env).__name__}: make one with "
                 "mtrl.make_env(...); a single Gymnasium task is make_env('gym', tasks=['Pendulum-v1'])."
             )
-        self.task_names: tuple[str, ...] = tuple(env.task_names)
+        if unwrap_vec_normalize(env) is not None:
+            raise ConfigurationError("MTSAC takes no VecNormalize: rewards are scaled per task with reward_scale='std'.")
+        names = tuple(env.task_names)
+        if getattr(self, "task_names", names) != names:
+            raise ConfigurationError(f"The agent learns the tasks {list(self.task_names)}, the environment has {list(names)}.")
+        self.task_names: tuple[str, ...] = names
         self.task_of_env: np.ndarray = np.asarray(env.task_of_env)
 
     @property
@@ -209,15 +215,18 @@ class MTSAC(OffPolicyAlgorithm):
         self.metrics = UpdateMetrics()
         self.replay_buffer = None
         if self.env is not None:
-            self.progress = TaskProgress(self.task_of_env, self.num_tasks)
-            self.replay_buffer = TaskReplayBuffer(
-                self.buffer_size,
-                self.policy.state_size,
-                self.policy.action_size,
-                self.task_of_env,
-                self.generators.torch("replay"),
-                self.device,
-            )
+            self._setup_memory()
+
+    def _setup_memory(self) -> None:
+        self.progress = TaskProgress(self.task_of_env, self.num_tasks)
+        self.replay_buffer = TaskReplayBuffer(
+            self.buffer_size,
+            self.policy.state_size,
+            self.policy.action_size,
+            self.task_of_env,
+            self.generators.torch("replay"),
+            self.device,
+        )
 
     def _setup_balancers(self) -> None:
         settings = self.settings
@@ -500,14 +509,15 @@ class MTSAC(OffPolicyAlgorithm):
         :raises AgentFileError: if the file is no agent, or its tensors do not fit
         """
         data, tensors = read_agent(path, device)
-        model = cls(env=env, device=device, **{**data["settings"], **kwargs}, _init_setup_model=False)
-        saved_spaces = [space_from_json(data[name]) for name in ("observation_space", "action_space")]
-        if env is None:
-            model.task_names = tuple(data["task_names"])
-            model.observation_space, model.action_space = saved_spaces
-        else:
-            check_for_correct_spaces(model.env, *saved_spaces)  # type: ignore[arg-type]
+        model = cls(device=device, **{**data["settings"], **kwargs}, _init_setup_model=False)
+        model.task_names = tuple(data["task_names"])
+        model.observation_space, model.action_space = (
+            space_from_json(data[name]) for name in ("observation_space", "action_space")
+        )
         model._setup_model()
+        if env is not None:
+            model.set_env(env)
+            model.set_random_seed(model.seed)
         try:
             for name, part in model._parts().items():
                 if name in tensors:
@@ -533,6 +543,10 @@ class MTSAC(OffPolicyAlgorithm):
         return list(self._parts()), []
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Continue in another environment of the same tasks."""
+        """Continue in another environment of the same tasks; an agent loaded without one can learn from then on."""
+        self._adopt_tasks(env)
+        if self.env is None:
+            self.n_envs = len(self.task_of_env)
         BaseAlgorithm.set_env(self, env, force_reset)
-        self._adopt_tasks(self.env)
+        if self.replay_buffer is None:
+            self._setup_memory()
