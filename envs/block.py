@@ -94,7 +94,7 @@ class EnvBlock:
     @staticmethod
     def do_load_state(slot: EnvSlot, state: dict[str, Any]) -> None:
         slot.schedule.load_state(state)
-        slot.begin(slot.schedule.goal)
+        slot.begin(slot.schedule.resumed())
 
     def close(self) -> None:
         """Close every environment; a fault while closing one does not keep the others open."""

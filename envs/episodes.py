@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -71,6 +71,10 @@ class GoalSchedule:
         self.episode += 1
         return self.goal
 
+    def resumed(self) -> int:
+        """Number of the running goal; the first one when there was no episode yet."""
+        return self.goal if self.goal >= 0 else self.advance()
+
     def state(self) -> dict[str, Any]:
         """JSON-able state: the current goal, the episode count and the generator."""
         return {"goal": self.goal, "episode": self.episode, "generator": self.generator.bit_generator.state}
@@ -105,14 +109,17 @@ class TaskEnv(Protocol):
 class EnvRecipe:
     """How to build environment ``index`` of the vector; travels to the worker that will own it.
 
+    :param index: row of the vector.
+    :param task: task name.
     :param make: builds the environment, called where it will live.
+    :param schedule: which goal each episode visits.
     :param horizon: steps after which an episode is cut off.
     :param stop_at_success: cut the episode off at its first success.
     """
 
     index: int
     task: str
-    make: Any
+    make: Callable[[], TaskEnv]
     schedule: GoalSchedule
     horizon: int
     stop_at_success: bool
@@ -132,17 +139,6 @@ class StepArrays:
     :param buffer: at least :meth:`nbytes` bytes of zeros; own memory when omitted.
     """
 
-    def __init__(self, num_envs: int, obs_size: int, action_size: int, buffer: Any = None) -> None:
-        self.shape = (num_envs, obs_size, action_size)
-        layout = self._layout(*self.shape)
-        if buffer is None:
-            buffer = bytearray(self.nbytes(*self.shape))
-        offset = 0
-        for name, dtype, shape in layout:
-            array = np.ndarray(shape, dtype, buffer, offset)
-            setattr(self, name, array)
-            offset += array.nbytes
-
     actions: np.ndarray
     observations: np.ndarray
     terminal: np.ndarray
@@ -155,6 +151,16 @@ class StepArrays:
     truncated: np.ndarray
     success: np.ndarray
     solved: np.ndarray
+
+    def __init__(self, num_envs: int, obs_size: int, action_size: int, buffer: Any = None) -> None:
+        shape = (num_envs, obs_size, action_size)
+        if buffer is None:
+            buffer = bytearray(self.nbytes(*shape))
+        offset = 0
+        for name, dtype, extent in self._layout(*shape):
+            array: np.ndarray = np.ndarray(extent, dtype, buffer, offset)
+            setattr(self, name, array)
+            offset += array.nbytes
 
     @staticmethod
     def _layout(num_envs: int, obs_size: int, action_size: int) -> list[tuple[str, Any, tuple[int, ...]]]:
@@ -224,8 +230,3 @@ class EnvSlot:
             arrays.terminal[i] = self.observation
             arrays.ended_goals[i] = self.schedule.goal
             self.reset()
-
-
-def describe(tasks: Sequence[str]) -> str:
-    """Task names as part of a sentence."""
-    return ("task " if len(tasks) == 1 else "tasks ") + ", ".join(repr(task) for task in tasks)

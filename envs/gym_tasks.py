@@ -14,7 +14,6 @@ from gymnasium import spaces
 
 from .episodes import goal_generator
 from .errors import SuiteError, did_you_mean
-from .rendering import choose_gl
 from .suite import TaskSuite, check_horizon, check_integer, check_task_names, observation_box
 
 SUCCESS_KEYS = ("is_success", "success", "solved")
@@ -46,7 +45,7 @@ class GymTask:
     ) -> None:
         self.task, self.seed, self.success_return = task, seed, success_return
         self.target: Any = _build(source, render_mode, horizon)
-        space = self.target.action_space
+        space: Any = self.target.action_space
         self._middle = ((space.high + space.low) / 2).astype(np.float32) if rescale else None
         self._half = (space.high - space.low) / 2 if rescale else None
         self._shape = space.shape
@@ -84,8 +83,6 @@ class GymTask:
 
 
 def _build(source: str | Constructor, render_mode: str | None, horizon: int | None = None) -> gymnasium.Env:
-    if render_mode is not None:
-        choose_gl(required=False)  # many Gymnasium tasks draw without OpenGL
     if isinstance(source, str):
         options: dict[str, Any] = {"render_mode": render_mode, "disable_env_checker": True}
         return gymnasium.make(source, max_episode_steps=horizon, **options)
@@ -132,7 +129,9 @@ def _named_sources(tasks: Any) -> dict[str, str | Constructor]:
         check_task_names(list(tasks))
         return dict(tasks)
     if isinstance(tasks, str) or not isinstance(tasks, Sequence):
-        raise SuiteError(f"tasks must be a list of ids or constructors, or a dict from name to constructor, found {tasks!r}")
+        raise SuiteError(
+            f"tasks must be a list of ids or constructors, or a dict from name to constructor, found {tasks!r}"
+        )
     for source in tasks:
         if not isinstance(source, str) and not callable(source):
             raise SuiteError(f"a task must be a Gymnasium id or a constructor, found {source!r}")
@@ -157,7 +156,9 @@ def _actions(probes: Sequence[_Probe]) -> tuple[spaces.Box, bool]:
         return spaces.Box(first.action_low.astype(np.float32), first.action_high.astype(np.float32)), False
     for probe in probes:
         if not (np.isfinite(probe.action_low).all() and np.isfinite(probe.action_high).all()):
-            raise SuiteError(f"the tasks' action bounds differ, so all must be finite, but those of {probe.task!r} are not")
+            raise SuiteError(
+                f"the tasks' action bounds differ, so all must be finite, but those of {probe.task!r} are not"
+            )
     return spaces.Box(-1.0, 1.0, first.action_low.shape, np.float32), True
 
 
@@ -179,8 +180,9 @@ def make_gym(
 ) -> TaskSuite:
     """A suite of Gymnasium tasks.
 
-    :param tasks: ids, constructors, or a dict from name to either. Observations of unequal size are padded with zeros at
-        the end; actions must have one size, and where their bounds differ the suite's are [-1, 1], stretched per task.
+    :param tasks: ids, constructors, or a dict from name to either. Observations of unequal size are padded with zeros
+        at the end; actions must have one size, and where their bounds differ the suite's are [-1, 1], stretched per
+        task.
     :param horizon: steps per episode of every task; by default each task's own time limit.
     :param success_return: return from which an episode is a success, one for all or one per task name; by default the
         info key ``is_success``, ``success`` or ``solved`` decides, and without one no episode succeeds.
@@ -217,6 +219,7 @@ def make_gym(
         makers=[partial(GymTask, task, source, rescale, thresholds.get(task)) for task, source in sources.items()],
         num_goals=num_goals,
         horizons=horizons,
+        opengl="optional",  # many Gymnasium tasks draw without it
     )
 
 

@@ -2,8 +2,8 @@
 
 A task's goal number g is the vector that Meta-World itself would draw, with its own rejection rules, from a generator
 seeded by (suite seed, task name, g). It is drawn in the first half of a reset and kept for the second (Meta-World's
-``reset`` places everything twice), which is what ``set_task`` of the official benchmark does with a stored vector; so no
-benchmark object with its fifty resets per task is needed, and an episode's start depends on nothing but its goal.
+``reset`` places everything twice), which is what ``set_task`` of the official benchmark does with a stored vector; so
+no benchmark object with its fifty resets per task is needed, and an episode's start depends on nothing but its goal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gymnasium import spaces
 
 from .episodes import goal_generator
 from .errors import SuiteError
-from .rendering import Camera, choose_gl
+from .rendering import Camera
 from .suite import TaskSuite, check_choice, check_horizon, check_integer, check_task_names, observation_box
 
 HORIZON = 500  # the simulator refuses to go on after this many steps
@@ -44,13 +44,12 @@ class MetaWorldTask:
 
     def __init__(self, task: str, reward_version: str, seed: int, horizon: int, render_mode: str | None = None) -> None:
         del horizon
-        if render_mode is not None:
-            choose_gl()
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
         self.task, self.seed = task, seed
         self._camera: Camera | None = None
-        env: Any = ALL_V3_ENVIRONMENTS[task](reward_function_version=reward_version, render_mode=render_mode)
+        options: dict[str, Any] = {"reward_function_version": reward_version, "render_mode": render_mode}
+        env: Any = ALL_V3_ENVIRONMENTS[task](**options)
         env._set_task_called = True
         # The goal is visible; the space was computed while it was hidden and must be made again.
         env._partially_observable = False
@@ -146,4 +145,5 @@ def make_metaworld(
         makers=[partial(MetaWorldTask, task, reward_version) for task in names],
         num_goals=num_goals,
         max_horizon=HORIZON,
+        opengl="required",
     )

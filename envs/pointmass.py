@@ -1,9 +1,9 @@
-"""A toy suite whose tasks conflict by construction: K points to reach from the same states, nothing but the id says which.
+"""A toy suite whose tasks conflict by construction: K points to reach from the same states; only the id says which.
 
 A point in the plane starts near the origin and moves by ``0.1 * speed[k] * action`` per step. The target of task k
 lies on the unit circle at angle ``2 pi k / K``: tasks k and k + K/2 ask for opposite actions in every state between
-them. The reward is ``scale[k] * exp(-distance)``, with scales spread by a factor of 100, so the plain mean of the losses
-hears one task only. Vectorised over all N environments: a vector step costs tens of microseconds.
+them. The reward is ``scale[k] * exp(-distance)``, with scales spread by a factor of 100, so the plain mean of the
+losses hears one task only. Vectorised over all N environments: a vector step costs tens of microseconds.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ class PointMasses:
         if method == "get_attr":
             return [getattr(self, args[0]) for _ in indices]
         if method == "set_attr":
-            return [setattr(self, *args) for _ in indices]
+            setattr(self, *args)
+            return []
         if method == "env_method":
             return [getattr(self, args[0])(*args[1:], **kwargs) for _ in indices]
         if method == "is_wrapped":
@@ -124,9 +125,11 @@ class PointMasses:
             return [self._image(i) for i in indices]
         if method == "state":
             return [{**self.schedules[i].state(), "length": int(self._lengths[i])} for i in indices]
-        for i in indices:  # load_state
+        if method != "load_state":
+            raise NotImplementedError(method)
+        for i in indices:
             self.schedules[i].load_state(args[0])
-            self._place(i, self.schedules[i].goal)
+            self._place(i, self.schedules[i].resumed())
         return []
 
     def _image(self, i: int) -> np.ndarray:
@@ -147,7 +150,9 @@ class PointMasses:
 class PointMassSuite(TaskSuite):
     """The suite; see the module's docstring and :func:`make_pointmass`."""
 
-    def __init__(self, num_tasks: int, horizon: int, reward_scale_spread: float, difficulty: float, num_goals: int) -> None:
+    def __init__(
+        self, num_tasks: int, horizon: int, reward_scale_spread: float, difficulty: float, num_goals: int
+    ) -> None:
         angles = 2.0 * np.pi * np.arange(num_tasks) / num_tasks
         self.targets = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # [K, 2]
         rank = np.linspace(0.0, 1.0, num_tasks) if num_tasks > 1 else np.array([0.5])
@@ -205,8 +210,8 @@ def make_pointmass(
     :param num_tasks: K, at least 1; an even number gives every task an exact opponent.
     :param horizon: steps per episode; 10 suffice to reach a target of an easy task.
     :param reward_scale_spread: largest over smallest reward scale, at least 1.
-    :param difficulty: 0 makes all tasks equally hard; towards 1, the tasks with small rewards get slower (0.4 of the speed)
-        and their targets smaller (0.4 of the radius).
+    :param difficulty: 0 makes all tasks equally hard; towards 1, the tasks with small rewards get slower (0.4 of the
+        speed) and their targets smaller (0.4 of the radius).
     :param num_goals: start positions per task; 0 for fresh ones without end.
     :raises SuiteError: for an option out of range.
     """

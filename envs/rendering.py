@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
@@ -32,8 +33,9 @@ def find_gl(asked: str = "") -> str | None:
     for backend in [asked] if asked else _BACKENDS:
         environment = {**os.environ, "MUJOCO_GL": backend}
         environment.pop("PYOPENGL_PLATFORM", None)
-        probe = subprocess.run([sys.executable, "-c", _PROBE], env=environment, capture_output=True, check=False)
-        if probe.returncode == 0:
+        command = [sys.executable, "-c", _PROBE]
+        with contextlib.suppress(subprocess.SubprocessError):
+            subprocess.run(command, env=environment, capture_output=True, check=True, timeout=60)
             return backend
     return None
 
@@ -77,7 +79,7 @@ class Camera:
     def __init__(self, model: Any, data: Any, camera: str = CAMERA) -> None:
         import mujoco
 
-        backend = choose_gl()
+        backend = os.environ.get("MUJOCO_GL", "").lower() or choose_gl()  # decided already, by make_vec_env
         self._mujoco, self._model, self._data = mujoco, model, data
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, SIZE)
         model.vis.global_.offheight = max(model.vis.global_.offheight, SIZE)

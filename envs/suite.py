@@ -6,7 +6,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from gymnasium import spaces
@@ -14,6 +14,7 @@ from gymnasium import spaces
 from .block import EnvBlock
 from .episodes import GOAL_ORDERS, EnvRecipe, GoalOrder, GoalSchedule, StepArrays, TaskEnv
 from .errors import SuiteError, check_seed, did_you_mean
+from .rendering import choose_gl
 
 if TYPE_CHECKING:
     from .vector import Backend, MultiTaskVecEnv
@@ -36,6 +37,7 @@ class TaskSuite:
     :param num_goals: goals per task; 0 means fresh ones without end.
     :param max_horizon: the most that ``make_vec_env(horizon=...)`` accepts; None for no limit.
     :param horizons: steps per task where they differ.
+    :param opengl: whether images need OpenGL.
     """
 
     name: str
@@ -48,6 +50,7 @@ class TaskSuite:
     num_goals: int = 0
     max_horizon: int | None = None
     horizons: Sequence[int] | None = None
+    opengl: Literal["none", "optional", "required"] = "none"
 
     @property
     def num_tasks(self) -> int:
@@ -70,13 +73,14 @@ class TaskSuite:
         :param seed: fixes the goals of every task and the order they come in.
         :param copies: environments per task.
         :param workers: processes; 0 steps everything in this one. More than N are not started.
-        :param goal_order: ``"random"``: each episode draws a goal. ``"sweep"``: a reset starts a sweep in which episode j
-            of copy c visits goal ``(j * copies + c) % num_goals``: num_goals / copies episodes visit each goal once.
+        :param goal_order: ``"random"``: each episode draws a goal. ``"sweep"``: a reset starts a sweep in which
+            episode j of copy c visits goal ``(j * copies + c) % num_goals``: num_goals / copies episodes visit
+            each goal once.
         :param horizon: steps per episode, instead of the suite's.
         :param stop_at_success: end an episode at its first success (reported as truncated, not as terminal).
         :param render_mode: ``"rgb_array"`` to allow images.
         :param worker_timeout: seconds after which a silent worker counts as hanging.
-        :raises SuiteError: for an argument out of range.
+        :raises SuiteError: for an argument out of range, or when images are asked for that cannot be drawn here.
         """
         from .vector import MultiTaskVecEnv  # brings SB3 and torch, which a worker process must not load
 
@@ -88,8 +92,12 @@ class TaskSuite:
         check_choice("render_mode", render_mode, (None, "rgb_array"))
         if worker_timeout <= 0:
             raise SuiteError(f"worker_timeout must be a positive number of seconds, found {worker_timeout!r}")
+        if render_mode is not None and self.opengl != "none":
+            choose_gl(required=self.opengl == "required")  # here, so that every worker inherits the answer
         schedules = [
-            GoalSchedule(self.task_names[i % self.num_tasks], i // self.num_tasks, copies, self.num_goals, goal_order, seed)
+            GoalSchedule(
+                self.task_names[i % self.num_tasks], i // self.num_tasks, copies, self.num_goals, goal_order, seed
+            )
             for i in range(self.num_tasks * copies)
         ]
         backend = self._backend(seed, schedules, horizons, stop_at_success, render_mode, workers, worker_timeout)
@@ -163,7 +171,9 @@ def check_horizon(horizon: Any, most: int | None, suite: str) -> None:
     """:raises SuiteError: when ``horizon`` is not a number of steps from 1 to ``most``."""
     check_integer("horizon", horizon, least=1)
     if most is not None and horizon > most:
-        raise SuiteError(f"horizon must be at most {most} in suite {suite!r} (its simulator stops there), found {horizon}")
+        raise SuiteError(
+            f"horizon must be at most {most} in suite {suite!r} (its simulator stops there), found {horizon}"
+        )
 
 
 def check_task_names(names: Any, known: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ class Backend(Protocol):
 class MultiTaskVecEnv(VecEnv):
     """N = K x copies environments; environment i belongs to task ``task_of_env[i] = i % K`` and is copy ``i // K``.
 
-    So ``observations.reshape(copies, K, -1)`` is a view by copy and task. Observations are float32 [N, S + K]: the state
-    (zero-padded to S), then the one-hot task; rewards float32 [N]; dones bool [N]. Environments reset by themselves;
+    So ``observations.reshape(copies, K, -1)`` is a view by copy and task. Observations are float32 [N, S + K]: the
+    state (zero-padded to S), then the one-hot task; rewards float32 [N]; dones bool [N]. Environments reset by themselves;
     ``infos[i]`` holds ``success`` (this step) and ``TimeLimit.truncated`` at every step and at the end of an episode
     also ``terminal_observation``, ``is_success`` (success at any step), ``success_at_end``, ``goal`` (its number) and
     ``episode`` (``r`` raw return, ``l`` length in steps, ``t`` seconds since construction), as SB3's Monitor writes it.
@@ -145,12 +145,10 @@ class MultiTaskVecEnv(VecEnv):
     def state_dict(self) -> dict[str, Any]:
         """JSON-able state of the goal streams: current goal, episode count and generator of each environment.
 
-        Exact at an episode boundary only (the simulators themselves are not saved): every environment must have just
-        been reset, as all of Meta-World's are when their common horizon ends.
+        Exact at an episode boundary only, for the simulators themselves are not saved: every environment must have just
+        been reset (its saved ``length`` is 0), as all of Meta-World's are when their common horizon ends.
         """
-        self._check_open()
-        self._drain()
-        return {"task_names": list(self.task_names), "envs": self._backend.call("state", range(self.num_envs))}
+        return {"task_names": list(self.task_names), "envs": self._call("state", range(self.num_envs))}
 
     def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
         """Undo :meth:`state_dict`: every environment begins the episode of its saved goal.
@@ -180,7 +178,9 @@ class MultiTaskVecEnv(VecEnv):
         """Set an attribute of the simulators themselves; see ``VecEnv``."""
         self._call("set_attr", self._rows(indices), attr_name, value)
 
-    def env_method(self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **kwargs: Any
+    ) -> list[Any]:
         """Call a method of the simulators themselves; see ``VecEnv``."""
         return self._call("env_method", self._rows(indices), method_name, *method_args, **kwargs)
 
@@ -244,12 +244,12 @@ class MultiTaskVecEnv(VecEnv):
     def _check_finite(self, values: np.ndarray, what: str, when: str, rows: np.ndarray | None = None) -> None:
         if np.isfinite(values).all():
             return
-        bad = int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
+        bad, column = (int(axis[0]) for axis in np.nonzero(~np.isfinite(values.reshape(len(values), -1))))
         i = bad if rows is None else int(rows[bad])
+        value, place = values.reshape(len(values), -1)[bad, column], f" at entry {column}" if values.ndim > 1 else ""
         self.close()
         raise EnvironmentFault(
-            f"task {self._task(i)!r} (environment {i}) returned {what} that is not finite in {when}: "
-            f"{np.asarray(values[bad]).tolist()}"
+            f"task {self._task(i)!r} (environment {i}) returned {what} that is not finite in {when}: {value}{place}"
         )
 
     def _task(self, index: int) -> str:

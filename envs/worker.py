@@ -7,6 +7,7 @@ from a parent that may have threads.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import pickle
@@ -32,10 +33,9 @@ def main(pipe_fd: int, memory_fd: int, lifeline_fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, args=(lifeline_fd,), daemon=True).start()
     pipe = Connection(pipe_fd)
-    try:
+    # The parent closing the pipe is the normal way to end.
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         _serve(pipe, memory_fd)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the parent closed the pipe: the normal way to end
 
 
 def _follow_parent(lifeline_fd: int) -> None:
@@ -71,7 +71,8 @@ def _build(pipe: Connection, memory_fd: int) -> Any:
         from .block import EnvBlock
         from .episodes import StepArrays
 
-        shape, recipes = setup["shape"], cloudpickle.loads(setup["recipes"])
+        shape: tuple[int, int, int] = setup["shape"]
+        recipes = cloudpickle.loads(setup["recipes"])
         arrays = StepArrays(*shape, buffer=mmap.mmap(memory_fd, StepArrays.nbytes(*shape)))
         block = EnvBlock(recipes, arrays)
     except Exception as error:

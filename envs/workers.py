@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from .episodes import EnvRecipe, StepArrays, describe
+from .episodes import EnvRecipe, StepArrays
 from .errors import EnvironmentFault, SuiteError
 from .worker import DONE, STEP
 
@@ -78,11 +78,15 @@ class _Worker:
             self.process.wait()
 
 
+def _names(tasks: Sequence[str]) -> str:
+    return ("task " if len(tasks) == 1 else "tasks ") + ", ".join(repr(task) for task in tasks)
+
+
 def _shut_all(workers: list[_Worker]) -> None:
     remaining, workers[:] = list(workers), []
     deadline = time.monotonic() + 2.0
     for worker in remaining:
-        worker.pipe.close()  # all at once, so that they end side by side
+        worker.pipe.close()  # all before waiting for any, so that they end side by side
     for worker in remaining:
         worker.shut(max(0.0, deadline - time.monotonic()))
 
@@ -163,7 +167,7 @@ class WorkerPool:
 
     def _receive(self, worker: _Worker, doing: str) -> bytes:
         if not worker.poller.poll(self.timeout * 1000):
-            tasks = describe(worker.tasks)
+            tasks = _names(worker.tasks)
             raise EnvironmentFault(
                 f"the worker with {tasks} gave no sign of life for {self.timeout:g} s while {doing}; "
                 "raise worker_timeout if the simulator is that slow"
@@ -179,7 +183,7 @@ class WorkerPool:
             code: Any = worker.process.wait(1.0)
         except subprocess.TimeoutExpired:
             code = "unknown"
-        raise EnvironmentFault(f"the worker with {describe(worker.tasks)} died (exit code {code})")
+        raise EnvironmentFault(f"the worker with {_names(worker.tasks)} died (exit code {code})")
 
     def _broadcast_done(self, doing: str) -> None:
         for worker in self._workers:

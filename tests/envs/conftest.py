@@ -16,8 +16,8 @@ from envs import make_suite
 def constructor(state_size=3, action_size=2, fault=None, at=5, ends_at=None, space=None):
     """A constructor of a counting environment: the state is (start, step count, 0...), the reward the step count.
 
-    ``fault`` happens at step ``at`` (or in reset, or on construction); ``ends_at`` is a true terminal state. The class is
-    local, so that it travels to a worker by value.
+    ``fault`` happens at step ``at`` (or in reset, or on construction); ``ends_at`` is a true terminal state. The class
+    is local, so that it travels to a worker by value.
     """
 
     class Counter(gymnasium.Env):

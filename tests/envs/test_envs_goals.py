@@ -51,7 +51,9 @@ def test_a_restart_does_not_repeat_a_random_stream():
 def test_every_task_and_every_copy_has_a_stream_of_its_own():
     streams = [
         tuple(stream.advance() for _ in range(10))
-        for stream in (schedule(task=task, copy=copy) for task in ("push-v3", "reach-v3", "hammer-v3") for copy in range(4))
+        for stream in (
+            schedule(task=task, copy=copy) for task in ("push-v3", "reach-v3", "hammer-v3") for copy in range(4)
+        )
     ]
     assert len(set(streams)) == 12
 

@@ -100,11 +100,10 @@ def test_the_space_contains_what_reset_and_step_return(vec_env, random_actions):
 
 def test_the_goal_bounds_are_the_union_of_the_tasks_goal_spaces():
     env_dict = import_module("metaworld.env_dict").ALL_V3_ENVIRONMENTS
-    # Loading all fifty models takes seconds; these reach the bounds between them, and none may leave them.
-    extreme = ["stick-pull-v3", "handle-press-side-v3", "door-close-v3", "hand-insert-v3", "reach-v3", "soccer-v3"]
-    for task in extreme:
-        goals = env_dict[task]().goal_space
-        assert (goals.low >= STATE_LOW[-3:]).all() and (goals.high <= STATE_HIGH[-3:]).all()
+    # Loading all fifty models takes seconds: the first two reach every bound between them, and none may leave them.
+    spaces = [env_dict[task]().goal_space for task in ("door-lock-v3", "sweep-v3", "soccer-v3", "stick-pull-v3")]
+    assert np.array_equal(np.min([space.low for space in spaces], axis=0), STATE_LOW[-3:])
+    assert np.array_equal(np.max([space.high for space in spaces], axis=0), STATE_HIGH[-3:])
 
 
 def test_workers_give_the_very_same_numbers(reach_and_push, vec_env, random_actions):

@@ -265,3 +265,16 @@ def test_garbage_collection_ends_the_workers(counters):
     del env
     gc.collect()
     assert all(process.poll() is not None for process in processes)
+
+
+def test_a_state_saved_before_the_first_reset_begins_with_the_first_episode(counters, vec_env):
+    env, other = (vec_env(counters(), seed=3) for _ in range(2))
+    assert np.array_equal(other.load_state_dict(env.state_dict()), env.reset())
+
+
+def test_a_state_is_not_saved_in_the_middle_of_a_step(counters, vec_env):
+    env = vec_env(counters())
+    env.reset()
+    env.step_async(zeros(env))
+    with pytest.raises(RuntimeError, match="call step_wait first"):
+        env.state_dict()
