@@ -15,6 +15,14 @@ from gymnasium import spaces
 from stable_baselines3.common.save_util import load_from_zip_file, save_to_zip_file
 
 FORMAT = 1
+_FIELDS = {
+    "settings": dict,
+    "task_names": list,
+    "observation_space": dict,
+    "action_space": dict,
+    "num_timesteps": int,
+    "n_updates": int,
+}
 
 
 class AgentFileError(ValueError):
@@ -28,7 +36,12 @@ def write_agent(path: str | Path, data: dict[str, Any], tensors: dict[str, Any])
     :param data: what JSON can hold
     :param tensors: state dictionaries by name
     :return: the path written
+    :raises AgentFileError: for data that JSON cannot hold; SB3 would pickle it
     """
+    try:
+        data = json.loads(json.dumps(data, default=_plain))
+    except (TypeError, ValueError) as error:
+        raise AgentFileError(f"An agent file holds JSON and tensors alone: {error}.") from error
     path = Path(path)
     path = path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +72,17 @@ def read_agent(path: str | Path, device: torch.device | str) -> tuple[dict[str, 
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else None
         raise AgentFileError(f"{path} is no agent file of format {FORMAT}, its format is {found!r}.")
+    for name, kind in _FIELDS.items():
+        if not isinstance(data.get(name), kind):
+            raise AgentFileError(f"{path} is no whole agent file: '{name}' is missing or of the wrong kind.")
     return data, tensors
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and arrays of numpy and torch as JSON holds them."""
+    if isinstance(value, (np.generic, np.ndarray, torch.Tensor)):
+        return value.tolist()
+    raise TypeError(f"{value!r} is neither")
 
 
 def space_to_json(space: spaces.Box) -> dict[str, Any]:

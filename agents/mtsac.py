@@ -481,11 +481,13 @@ class MTSAC(OffPolicyAlgorithm):
     def save(self, path: str | Path, exclude: Any = None, include: Any = None) -> None:  # type: ignore[override]
         """Write ``agent.zip``: JSON and tensors only.
 
-        :param exclude: ``["optimizers"]`` leaves out what only further training needs
+        :param exclude: ``["optimizers"]`` leaves out what only further training needs; nothing else can be left out
         :param include: nothing can be added to the file
         """
-        parts = set(self._parts()) - ({name for name in self._parts() if "optim" in name} if exclude else set())
-        settings = {**self.settings, "learning_rate": float(self.lr_schedule(self._current_progress_remaining))}
+        without_optimizers = "optimizers" in (exclude or ())
+        parts = {name for name in self._parts() if not (without_optimizers and name.endswith("_optimizer"))}
+        # A schedule is code: the file keeps the rate that it starts with.
+        settings = {**self.settings, "learning_rate": float(self.lr_schedule(1.0))}
         data = {
             "algorithm": "MTSAC",
             "settings": settings,
@@ -509,6 +511,9 @@ class MTSAC(OffPolicyAlgorithm):
         :raises AgentFileError: if the file is no agent, or its tensors do not fit
         """
         data, tensors = read_agent(path, device)
+        foreign = sorted(_NOT_SAVED & data["settings"].keys())
+        if foreign:
+            raise AgentFileError(f"{path} sets '{foreign[0]}', which belongs to a session and not to an agent.")
         model = cls(device=device, **{**data["settings"], **kwargs}, _init_setup_model=False)
         model.task_names = tuple(data["task_names"])
         model.observation_space, model.action_space = (
@@ -520,12 +525,30 @@ class MTSAC(OffPolicyAlgorithm):
             model.set_random_seed(model.seed)
         try:
             for name, part in model._parts().items():
-                if name in tensors:
+                if not name.endswith("_optimizer"):
                     part.load_state_dict(tensors[name])
+                elif name in tensors:
+                    # Moments come from the file; rates and the like from the settings, which the caller may have changed.
+                    groups = part.state_dict()["param_groups"]
+                    part.load_state_dict({**tensors[name], "param_groups": groups})
         except (RuntimeError, ValueError, KeyError) as error:
             raise AgentFileError(f"{path} does not fit the agent it describes: {error}") from error
         model.num_timesteps, model._n_updates = data["num_timesteps"], data["n_updates"]
         return model
+
+    def save_replay_buffer(self, path: Any) -> None:
+        """Refused: SB3 would write a pickle.
+
+        :raises ConfigurationError: always
+        """
+        raise ConfigurationError("A replay buffer is not saved as a pickle: a paused run keeps its own in its checkpoints.")
+
+    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
+        """Refused: SB3 would read a pickle, which can run code.
+
+        :raises ConfigurationError: always
+        """
+        raise ConfigurationError("A replay buffer is not read from a pickle: a paused run keeps its own in its checkpoints.")
 
     def _parts(self) -> dict[str, Any]:
         return {

@@ -91,7 +91,7 @@ def share_options(names: Sequence[str], options: dict[str, Any]) -> dict[str, di
     shares: dict[str, dict[str, Any]] = {name: {} for name in names}
     for option, value in options.items():
         owner, _, plain = option.rpartition(".")
-        owners = [owner] if owner else [name for name in names if plain in _REGISTRY[name].options]
+        owners = [owner] if owner else [name for name in dict.fromkeys(names) if plain in _REGISTRY[name].options]
         whole = "+".join(names)
         if not owners or owners[0] not in shares:
             raise ConfigurationError(f"Option '{option}' belongs to no method of '{whole}'.")
