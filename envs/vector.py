@@ -32,10 +32,11 @@ class MultiTaskVecEnv(VecEnv):
     """N = K x copies environments; environment i belongs to task ``task_of_env[i] = i % K`` and is copy ``i // K``.
 
     So ``observations.reshape(copies, K, -1)`` is a view by copy and task. Observations are float32 [N, S + K]: the
-    state (zero-padded to S), then the one-hot task; rewards float32 [N]; dones bool [N]. Environments reset by themselves;
-    ``infos[i]`` holds ``success`` (this step) and ``TimeLimit.truncated`` at every step and at the end of an episode
-    also ``terminal_observation``, ``is_success`` (success at any step), ``success_at_end``, ``goal`` (its number) and
-    ``episode`` (``r`` raw return, ``l`` length in steps, ``t`` seconds since construction), as SB3's Monitor writes it.
+    state (zero-padded to S), then the one-hot task; rewards float32 [N]; dones bool [N]. Environments reset by
+    themselves. ``infos[i]`` holds ``success`` (this step) and ``TimeLimit.truncated`` at every step, and at the end of
+    an episode also ``terminal_observation``, ``is_success`` (success at any step), ``success_at_end``, ``goal`` (its
+    number) and ``episode`` as SB3's Monitor writes it (``r`` raw return, ``l`` length in steps, ``t`` seconds since
+    construction).
 
     :param task_names: the K task names.
     :param copies: environments per task.

@@ -12,7 +12,6 @@ import mmap
 import os
 import pickle
 import signal
-import sys
 import threading
 import traceback
 from multiprocessing.connection import Connection
@@ -64,7 +63,6 @@ def _serve(pipe: Connection, memory_fd: int) -> None:
 def _build(pipe: Connection, memory_fd: int) -> Any:
     """Receive the share, build it, say that it is ready. None when that failed (the parent has been told)."""
     setup = pickle.loads(pipe.recv_bytes())
-    sys.path[:] = setup["path"]
     try:
         import cloudpickle
 

@@ -44,6 +44,8 @@ class _Worker:
     def __init__(self, recipes: Sequence[EnvRecipe], shape: tuple[int, int, int], memory_fd: int) -> None:
         import cloudpickle
 
+        # First, so that a task that cannot travel leaves no process behind.
+        setup = pickle.dumps({"shape": shape, "recipes": cloudpickle.dumps(list(recipes))})
         self.indices = [recipe.index for recipe in recipes]
         self.tasks = list(dict.fromkeys(recipe.task for recipe in recipes))
         ours, theirs = socket.socketpair()
@@ -61,16 +63,12 @@ class _Worker:
         self.pipe = Connection(ours.detach())
         self.poller = select.poll()
         self.poller.register(self.pipe.fileno(), select.POLLIN)
-        setup = {"path": path, "shape": shape, "recipes": cloudpickle.dumps(list(recipes))}
-        self.pipe.send_bytes(pickle.dumps(setup))
+        self.pipe.send_bytes(setup)
 
     def shut(self, patience: float) -> None:
         """Close the pipe (the worker then ends by itself), and kill it when it has not ended in time."""
-        for close in (self.pipe.close, lambda: os.close(self.lifeline)):
-            try:
-                close()
-            except OSError:
-                continue
+        self.pipe.close()
+        os.close(self.lifeline)
         try:
             self.process.wait(patience)
         except subprocess.TimeoutExpired:
