@@ -69,12 +69,16 @@ class Balancer(nn.Module):
         """Update direction ``[P]`` of the methods that are no weighting of the task gradients."""
         raise NotImplementedError
 
+    def wants_gradients(self) -> bool:
+        """Whether the coming update touches gradients, for methods that do so at some updates only."""
+        return self.uses_gradients
+
     def observe(self, losses: Tensor) -> None:
         """Losses ``[K]`` on the same batch after the step; called only if `wants_after`."""
 
     def backward(self, objective: Any) -> None:
         """Set the gradients of an objective's parameters as this method wants them."""
-        if self.uses_gradients:
+        if self.wants_gradients():
             _ = objective.task_gradients  # one pass for gradients and losses, before the losses alone are asked for
         if self.composes_direction:
             self.check(objective)

@@ -54,6 +54,9 @@ class Composition(Balancer):
     def forward(self, tasks: Tasks) -> Tensor:
         return self._weigh(tasks, list(self.parts))
 
+    def wants_gradients(self) -> bool:
+        return any(part.wants_gradients() for part in self.parts if isinstance(part, Balancer))
+
     def check(self, tasks: Tasks) -> None:
         """Nothing here: every part refuses for itself what it cannot take."""
 
