@@ -1,13 +1,22 @@
 """Balancers: one small file per method or family, built by name with `make_balancer`."""
 
 from agents.balancers import (  # noqa: F401  importing a file registers its methods
+    aligned_mtl,
+    cagrad,
+    conflict_free,
     dwa,
+    fairgrad,
     famo,
     go4align,
     igb,
+    imtl,
     losses,
+    mgda,
+    nash,
+    pcgrad,
     stch,
     uncertainty,
+    upgrad,
 )
 from agents.balancers.base import (
     Balancer,
