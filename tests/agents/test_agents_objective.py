@@ -9,7 +9,7 @@ from agents.objective import TaskObjective
 from agents.policies import Actor, Critic
 from agents.updates import actor_losses, critic_losses, critic_target
 
-TASKS, SAMPLES, STATE, ACTION = 3, 5, 4, 2
+TASKS, STATE, ACTION = 3, 4, 2
 NETWORKS = {
     "mlp": {},
     "multihead": {},
@@ -33,17 +33,17 @@ class Counted:
         return self.function(*inputs)
 
 
-def build(side="critic", network="mlp", dtype=torch.float64, autocast=False):
+def build(side="critic", network="mlp", dtype=torch.float64, autocast=False, width=8, samples=5):
     """An objective of an actor or of critics with random weights and batch."""
     generator = torch.Generator().manual_seed(0)
-    options = {"hidden_sizes": [8, 8], "head_scale": 0.5, "generator": generator, **NETWORKS[network]}
+    options = {"hidden_sizes": [width, width], "head_scale": 0.5, "generator": generator, **NETWORKS[network]}
     name = network.split()[0]
     actor = Actor(make_network(name, STATE, 2 * ACTION, TASKS, members=1, **options)).to(dtype)
     critic = Critic(make_network(name, STATE + ACTION, 1, TASKS, members=2, **options), ScalarValue()).to(dtype)
     task = torch.arange(TASKS)
 
     def normal(*shape):
-        return torch.randn(TASKS, SAMPLES, *shape, generator=generator, dtype=torch.float64).to(dtype)
+        return torch.randn(TASKS, samples, *shape, generator=generator, dtype=torch.float64).to(dtype)
 
     states, noise, actions, target = normal(STATE), normal(ACTION), normal(ACTION).tanh(), normal()
     temperatures = torch.tensor([0.1, 1.0, 10.0], dtype=dtype)
@@ -165,7 +165,7 @@ def test_a_task_sends_no_gradient_to_the_heads_of_other_tasks(layer):
 @networks
 @pytest.mark.parametrize("path", ["plain", "vmapped"])
 def test_in_bfloat16_every_parameter_learns_after_a_forward_pass_without_graph(side, network, path):
-    found, exact = build(side, network, torch.float32, autocast=True), build(side, network, torch.float32)
+    found, exact = (build(side, network, torch.float32, autocast, width=64, samples=64) for autocast in (True, False))
     if path == "vmapped":
         found.task_gradients  # noqa: B018
     for objective in (found, exact):

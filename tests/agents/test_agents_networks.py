@@ -1,0 +1,142 @@
+"""Networks: shapes, independent ensemble members, and what they are told about the task."""
+
+import math
+
+import pytest
+import torch
+from agents import ConfigurationError
+from agents.networks import NETWORKS, EnsembleLayerNorm, EnsembleLinear, make_network
+
+TASKS, FEATURES, OUTPUTS = 3, 5, 2
+every = pytest.mark.parametrize("name", sorted(NETWORKS))
+
+
+def network(name="mlp", members=2, seed=0, **options):
+    generator = torch.Generator().manual_seed(seed)
+    options = {"hidden_sizes": [16, 16], "head_scale": 0.5, **options}
+    return make_network(name, FEATURES, OUTPUTS, TASKS, members=members, generator=generator, **options)
+
+
+def inputs(groups=TASKS, samples=4):
+    return torch.randn(groups, samples, FEATURES, generator=torch.Generator().manual_seed(1))
+
+
+@every
+@pytest.mark.parametrize("task_id", ["one_hot", "embedding", "none"])
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize(("members", "groups", "samples"), [(2, 3, 4), (1, 1, 1), (3, 7, 1)])
+def test_outputs_have_the_promised_shape(name, task_id, layer_norm, members, groups, samples):
+    net = network(name, members, task_id=task_id, layer_norm=layer_norm)
+    task = torch.arange(groups) % TASKS
+    assert net(inputs(groups, samples), task).shape == (members, groups, samples, OUTPUTS)
+
+
+@every
+def test_a_group_is_read_alike_whoever_stands_beside_it(name):
+    net, batch, task = network(name), inputs(), torch.arange(TASKS)
+    together = net(batch, task)
+    order = torch.tensor([2, 0, 1])
+    torch.testing.assert_close(net(batch[order], order), together[:, order])
+    for group in range(TASKS):
+        torch.testing.assert_close(net(batch[group : group + 1], task[group : group + 1])[:, 0], together[:, group])
+
+
+@every
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_ensemble_members_share_nothing(name, layer_norm):
+    net, batch, task = network(name, layer_norm=layer_norm), inputs(), torch.arange(TASKS)
+    before = net(batch, task)
+    assert not torch.allclose(before[0], before[1])
+    before[0].sum().backward()
+    for parameter in net.parameters():
+        assert not parameter.grad[1].any()
+        parameter.data[1] += 1.0
+    after = net(batch, task)
+    assert torch.equal(after[0], before[0]) and not torch.allclose(after[1], before[1])
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_member_is_the_network_that_stacked_linear_layers_would_be(members):
+    net, batch = network(members=members, task_id="none", layer_norm=True), inputs()
+    outputs = net(batch, torch.arange(TASKS))
+    for member in range(members):
+        hidden = batch
+        for layer in net.trunk:
+            if isinstance(layer, EnsembleLinear):
+                hidden = hidden @ layer.weight[member] + layer.bias[member]
+            elif isinstance(layer, EnsembleLayerNorm):
+                gain, offset = layer.weight[member, 0], layer.bias[member, 0]
+                hidden = torch.nn.functional.layer_norm(hidden, hidden.shape[-1:], gain, offset)
+            else:
+                hidden = hidden.relu()
+        expected = hidden @ net.head.weight[member] + net.head.bias[member]
+        torch.testing.assert_close(outputs[member], expected)
+
+
+@pytest.mark.parametrize(("name", "task_id"), [("mlp", "one_hot"), ("mlp", "embedding"), ("multihead", "none")])
+def test_the_task_matters(name, task_id):
+    net = network(name, task_id=task_id)
+    same = inputs(1).expand(TASKS, -1, -1)
+    outputs = net(same, torch.arange(TASKS))
+    assert not torch.allclose(outputs[:, 0], outputs[:, 1]) and not torch.allclose(outputs[:, 1], outputs[:, 2])
+
+
+def test_an_mlp_that_is_told_nothing_answers_every_task_alike():
+    outputs = network(task_id="none")(inputs(1).expand(TASKS, -1, -1), torch.arange(TASKS))
+    assert torch.equal(outputs[:, 0], outputs[:, 1]) and torch.equal(outputs[:, 1], outputs[:, 2])
+
+
+def test_an_embedding_has_unit_length_and_learns():
+    net = network(task_id="embedding", embedding_size=7)
+    torch.testing.assert_close(net.task_encoding(torch.arange(TASKS)).norm(dim=1), torch.ones(TASKS))
+    net(inputs(1), torch.tensor([1])).sum().backward()
+    gradient = net.task_encoding.table.grad
+    assert gradient.shape == (TASKS, 7) and gradient[1].any() and not gradient[[0, 2]].any()
+
+
+@every
+def test_weights_start_he_uniform_with_zero_bias_and_heads_small(name):
+    net = network(name, hidden_sizes=[200, 300], head_scale=3e-3)
+    affine = [layer for layer in net.trunk if isinstance(layer, EnsembleLinear)]
+    for layer, fan_in in zip(affine, [FEATURES + TASKS, 200], strict=True):
+        bound = math.sqrt(6 / fan_in)
+        assert 0.99 * bound < layer.weight.abs().max() <= bound and not layer.bias.any()
+        assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+    assert 0.9 * 3e-3 < net.head.weight.abs().max() <= 3e-3
+    assert 0 < net.head.bias.abs().max() <= 3e-3
+
+
+def test_the_agents_actor_starts_near_the_middle_with_unit_spread(small_agent):
+    agent = small_agent(policy_kwargs={"hidden_sizes": [400, 400, 400]})
+    states = torch.randn(4, 8, 2, generator=torch.Generator().manual_seed(0))
+    mean, log_std = agent.actor(states, agent._task)
+    assert mean.abs().max() < 0.1 and log_std.abs().max() < 0.1
+
+
+def test_equal_generators_give_equal_networks():
+    first, second, other = (network(seed=seed).state_dict() for seed in (3, 3, 4))
+    for name, value in first.items():
+        assert torch.equal(value, second[name])
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_an_unknown_network_gets_the_nearest():
+    with pytest.raises(ConfigurationError, match="Unknown network 'multihaed': choose from .*did you mean 'multihead'"):
+        network("multihaed")
+
+
+def test_an_unknown_task_id_gets_the_nearest():
+    with pytest.raises(ConfigurationError, match="Unknown task_id 'onehot': choose from .*did you mean 'one_hot'"):
+        network(task_id="onehot")
+
+
+def test_an_unknown_option_gets_the_nearest_and_hears_of_no_internal_one():
+    with pytest.raises(ConfigurationError, match="'hiden_sizes': .*did you mean 'hidden_sizes'") as refusal:
+        network(hiden_sizes=[3])
+    assert "generator" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [16, -1]])
+def test_layers_without_width_are_refused(sizes):
+    with pytest.raises(ConfigurationError, match="hidden_sizes must be positive widths"):
+        network(hidden_sizes=sizes)
