@@ -5,16 +5,13 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from mtrl.launch import launch
+from mtrl.launch import launch, run_or_exit
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="config")
 def train(config: DictConfig) -> None:
-    """Compose the config and run it."""
-    from mtrl.config import RunConfig
-    from mtrl.experiment import run
-
-    run(RunConfig.from_dict(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+    """Run the composed config."""
+    run_or_exit(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -51,8 +51,7 @@ class EvaluationCallback(BaseCallback):
         return True
 
     def write(self, result: EvaluationResult, final: bool) -> None:
-        """Write one evaluation line, after a line with the training metrics so far."""
-        self.model.dump_logs()  # type: ignore[attr-defined]
+        """Write one evaluation line."""
         for tag, value in evaluation_metrics(result, final).items():
             self.logger.record(tag, value)
         self.logger.dump(self.num_timesteps)
@@ -65,12 +64,21 @@ class MetricsCallback(BaseCallback):
     def __init__(self, clock: Every, reporter: Reporter) -> None:
         super().__init__()
         self.clock, self.reporter = clock, reporter
+        self.written = 0  # env_steps at the last line
 
     def _on_step(self) -> bool:
         if self.clock(self.num_timesteps):
-            self.model.dump_logs()  # type: ignore[attr-defined]
+            self._write()
         self.reporter.step(self.num_timesteps, self.model._n_updates)
         return True
+
+    def _on_training_end(self) -> None:
+        if self.num_timesteps > self.written:
+            self._write()
+
+    def _write(self) -> None:
+        self.model.dump_logs()  # type: ignore[attr-defined]
+        self.written = self.num_timesteps
 
 
 def in_order(*callbacks: BaseCallback) -> CallbackList:

@@ -35,17 +35,17 @@ def exit_code(error: BaseException) -> int:
     """The exit code of a command that ended with this error."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    return BAD_INPUT if isinstance(error, (ConfigError, ForeignPackage, *_bad_input_of_siblings())) else FAULT
+    if isinstance(error, (ConfigError, ForeignPackage)):
+        return BAD_INPUT
+    return BAD_INPUT if isinstance(error, _bad_input_of_siblings()) else FAULT
 
 
 def _bad_input_of_siblings() -> tuple[type[Exception], ...]:
-    # Late: when a foreign package hides one of these, there is nothing to import.
-    try:
-        from agents.agent_file import AgentFileError
-        from agents.errors import ConfigurationError
-        from envs import SuiteError
-    except ImportError:
-        return ()
+    # Late: a command must be able to refuse a foreign package before anything of that name is imported.
+    from agents.agent_file import AgentFileError
+    from agents.errors import ConfigurationError
+    from envs import SuiteError
+
     return ConfigurationError, SuiteError, AgentFileError
 
 
@@ -56,6 +56,6 @@ def sentence(error: BaseException) -> str:
     text = " ".join(str(error).split()) or "no reason was given"
     if exit_code(error) == FAULT and not text.startswith(type(error).__name__):
         text = f"{type(error).__name__}: {text}"
-    if text.split()[0].isalpha():  # not the name of a setting, such as agent.batch_size
+    if not isinstance(error, ConfigError):  # ours begin with a capital, or with the name of a setting
         text = text[0].upper() + text[1:]
     return text if text.endswith((".", "?", "!")) else f"{text}."

@@ -172,10 +172,11 @@ def _run_episodes(
     wanted = (episodes - copy_of_env + copies - 1) // copies
     records: list[list[dict[str, Any]]] = [[] for _ in range(env.num_tasks)]
     counted = np.zeros(env.num_envs, dtype=int)
-    observations = env.reset()
+    observations: Any = env.reset()
     while (counted < wanted).any():
         actions, _ = model.predict(observations, deterministic=deterministic)
-        observations, _, dones, infos = env.step(actions)
+        env.step_async(actions)
+        observations, _, dones, infos = env.step_wait()
         for i in np.flatnonzero(dones & (counted < wanted)):
             counted[i] += 1
             records[env.task_of_env[i]].append(infos[i])

@@ -4,10 +4,10 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mtrl.errors import ConfigError, exit_code, nearest, sentence
 from mtrl.shadowing import refuse_foreign_packages
@@ -42,6 +42,23 @@ def guarded(command: Callable[[], None], debug: bool) -> int:
         print(sentence(error), file=sys.stderr)
         return exit_code(error)
     return 0
+
+
+def run_or_exit(values: Mapping[str, Any]) -> None:
+    """Run a composed config; an error is said here, where Hydra cannot add to it, and ends the process.
+
+    :param values: the config as a plain dict
+    """
+    code = guarded(partial(_run, values), debug=bool(values.get("debug")))
+    if code:
+        sys.exit(code)
+
+
+def _run(values: Mapping[str, Any]) -> None:
+    from mtrl.config import RunConfig
+    from mtrl.experiment import run
+
+    run(RunConfig.from_dict(values))
 
 
 def _train(train: Callable[[], None], configs: Path) -> None:
@@ -93,7 +110,9 @@ def _from_hydra(error: BaseException) -> ConfigError | None:
         return ConfigError(f"{group} has no choice '{choice}'{nearest(choice, known)}")
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return ConfigError(_unknown_setting(unknown[1]))
-    return ConfigError(text.splitlines()[0])
+    override = getattr(error, "override", None)
+    where = f"The argument '{override}' cannot be read: " if override else ""
+    return ConfigError(where + text.splitlines()[0])
 
 
 def _unknown_setting(key: str) -> str:

@@ -66,12 +66,12 @@ def _draw(
         top = bottom = figure.subplots()
         _draw_lines(top, series, mean)
     if not many or mean is not None:
-        _finish_lines(top, label, limits)
+        _finish_lines(top, f"mean {label}" if many else label, limits)
     bottom.set_xlabel("env steps, all tasks")
     bottom.xaxis.set_major_formatter(EngFormatter(sep=""))
     _add_minutes(top, next(iter(series.values())) if mean is None else mean)
     figure.suptitle(title, fontweight="bold")
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     return True
 
@@ -116,7 +116,7 @@ def _draw_heat_map(figure: Figure, axes: Axes, series: dict[str, np.ndarray], la
 def _add_minutes(axes: Axes, points: np.ndarray) -> None:
     """A second axis on top: when, in minutes of wall-clock time, that many env_steps had been made."""
     steps, minutes = np.concatenate([[0], points[:, 0]]), np.concatenate([[0], points[:, 1]]) / 60
-    ticks = MaxNLocator(7).tick_values(0, minutes[-1])
+    ticks = np.asarray(MaxNLocator(7).tick_values(0, minutes[-1]))
     ticks = ticks[(ticks >= 0) & (ticks <= minutes[-1])]
     above = axes.twiny()
     above.set_xlim(axes.get_xlim())

@@ -1,6 +1,7 @@
 """Plain dict -> frozen dataclass, field by field; an unknown key, wrong type or bad value is one sentence."""
 
 import difflib
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -21,7 +22,7 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.exclusive else value >= self.low
-        return above and value <= self.high and value != float("inf")
+        return above and value <= self.high
 
     def __str__(self) -> str:
         low = f"greater than {self.low:g}" if self.exclusive else f"at least {self.low:g}"
@@ -157,7 +158,7 @@ def _fits(kind: type, value: Any) -> bool:
     if kind is int:
         return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if kind is float:
-        return isinstance(value, (int, float)) and value == value
+        return isinstance(value, (int, float)) and math.isfinite(value)
     return isinstance(value, kind)
 
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from envs import MultiTaskVecEnv, TaskSuite
 from mtrl.errors import ConfigError, MissingExtra
-from mtrl.evaluation import Policy
+from mtrl.evaluation import Policy, available_cores
 
 TILE = 240  # pixels
 _BAR = 24  # height of the caption below a picture
-_FPS = 25
-_MOST_FRAMES = 250  # ten seconds
+_FPS = 15
+_MOST_FRAMES = 120  # eight seconds; drawing is most of the work where no GPU does it
 _LINGER = _FPS  # frames shown after the last task has ended
 _OPEN, _SOLVED, _FAILED = (70, 70, 70), (0, 128, 96), (178, 66, 0)  # caption colours, told apart by brightness too
 
@@ -35,7 +35,14 @@ def write_mosaic(model: Policy, suite: TaskSuite, path: Path, *, seed: int = 0, 
     :raises SuiteError: if the machine cannot draw off-screen, with what to install
     """
     imageio = _require_imageio()
-    env = suite.make_vec_env(seed=seed, goal_order="sweep", horizon=horizon, render_mode="rgb_array")
+    cores = available_cores()
+    env = suite.make_vec_env(
+        seed=seed,
+        workers=0 if cores == 1 else cores,
+        goal_order="sweep",
+        horizon=horizon,
+        render_mode="rgb_array",
+    )
     try:
         frames = _mosaic_frames(model, env)
         first = next(frames)  # before the file is opened: where nothing can be drawn, no file is left behind
@@ -105,8 +112,7 @@ def mosaic(pictures: Sequence[Frame], names: Sequence[str], solved: np.ndarray, 
     :param ended: tasks whose episode is over, bool ``[K]``
     :return: uint8 ``[rows * (TILE + caption), columns * TILE, 3]``
     """
-    columns = math.ceil(math.sqrt(len(pictures) * 1.6))
-    rows = math.ceil(len(pictures) / columns)
+    rows, columns = _grid(len(pictures))
     height = TILE + _BAR
     canvas = np.zeros((rows * height, columns * TILE, 3), dtype=np.uint8)
     for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
@@ -114,6 +120,13 @@ def mosaic(pictures: Sequence[Frame], names: Sequence[str], solved: np.ndarray, 
         canvas[top : top + TILE, left : left + TILE] = picture
         canvas[top + TILE : top + height, left : left + TILE] = _caption(name, bool(solved[i]), bool(ended[i]))
     return canvas
+
+
+def _grid(tiles: int) -> tuple[int, int]:
+    """Rows and columns: at least as wide as high, with as few empty places as that allows."""
+    square = math.ceil(math.sqrt(tiles))
+    _, columns = min((-tiles % columns, columns) for columns in range(square, math.ceil(1.7 * square) + 1))
+    return math.ceil(tiles / columns), columns
 
 
 def _caption(name: str, solved: bool, ended: bool) -> Frame:

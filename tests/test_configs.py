@@ -1,0 +1,95 @@
+"""Every YAML file composes into a valid config, and a group's numbers stay with that group."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from agents.balancers import list_balancers
+from mtrl.config import RunConfig
+from mtrl.launch import register_balancers
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CHOICES = [f"{file.parent.name}={file.stem}" for file in sorted(CONFIGS.glob("*/*.yaml"))]
+NEEDS = {
+    "env=gym": ["env.tasks=[Pendulum-v1]"],
+    "env=metaworld": ["env.tasks=[reach-v3,push-v3]"],
+    "balancer=static": ["balancer.options.weights=[1,1,1,2,3]"],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hydra_over_configs() -> Iterator[None]:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        yield
+
+
+def config_of(*overrides: str) -> RunConfig:
+    """The config that a command line composes."""
+    files = {file.stem for file in (CONFIGS / "balancer").glob("*.yaml")}
+    before = dict(ConfigStore.instance().repo)
+    register_balancers(overrides, with_files=files)
+    try:
+        composed = compose("config", list(overrides))
+    finally:
+        ConfigStore.instance().repo = before
+    return RunConfig.from_dict(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_of_every_group_composes_and_is_valid(choice: str) -> None:
+    config_of(choice, *NEEDS.get(choice, [])).make_suite()
+
+
+def test_the_plain_command_is_the_quickstart_on_four_or_more_metaworld_tasks() -> None:
+    config = config_of()
+    assert config.env.suite == "metaworld"
+    assert config.make_suite().num_tasks >= 4
+    assert config.evaluation.horizon is None  # evaluated at the suite's 500 steps, whatever it trains with
+    assert config.evaluation.final_episodes == 50
+
+
+@pytest.mark.parametrize("env", ["mt10", "mt25", "mt50"])
+def test_the_quickstarts_numbers_stay_with_the_quickstart(env: str) -> None:
+    config = config_of(f"env={env}")
+    tasks = int(env[2:])
+    assert config.budget(tasks) == 2_000_000 * tasks
+    assert config.env.horizon is None
+    assert config.evaluation == RunConfig().evaluation
+
+
+def test_the_command_of_the_readme_means_what_it_says() -> None:
+    config = config_of("env=mt10", "agent=mtsac", "balancer=unitary", "seed=3", "total_env_steps=2_000_000")
+    assert (config.env.suite, config.agent.name, config.balancer.name) == ("mt10", "mtsac", "unitary")
+    assert (config.seed, config.total_env_steps) == (3, 2_000_000)
+
+
+def test_the_baseline_has_the_published_numbers() -> None:
+    agent = config_of("env=mt10", "agent=mtsac_baseline").agent
+    assert (agent.samples_per_task, agent.replay_per_task, agent.warmup_steps_per_task) == (128, 100_000, 4_000)
+    assert (agent.learning_rate, agent.adam_epsilon, agent.max_grad_norm) == (3e-4, 1e-5, 1.0)
+    assert (agent.critic_layer_norm, agent.temperature, agent.precision) == (False, "per_task", "float32")
+
+
+@pytest.mark.parametrize("name", [record.name for record in list_balancers()])
+def test_every_registered_balancer_is_a_choice_without_a_file_of_its_own(name: str) -> None:
+    assert config_of("env=pointmass", f"balancer={name}").balancer.name == name
+
+
+def test_compositions_are_choices_and_take_options_by_method_or_plainly() -> None:
+    config = config_of("env=pointmass", "balancer=rlw+unitary", "balancer.options.distribution=dirichlet")
+    assert config.balancer.name == "rlw+unitary"
+    assert config.critic_balancer == ("rlw+unitary", {"distribution": "dirichlet"})
+    config = config_of("env=pointmass", "balancer=rlw+unitary", "balancer.options.rlw.distribution=dirichlet")
+    assert config.critic_balancer == ("rlw+unitary", {"rlw.distribution": "dirichlet"})
+    config.make_suite()
+
+
+def test_files_and_dataclasses_agree_on_the_defaults() -> None:
+    assert config_of("env=mt10").evaluation == RunConfig().evaluation
+    assert config_of("env=mt10").tracking == RunConfig().tracking
+    assert config_of("env=mt10").network == RunConfig().network
+    assert config_of("env=mt10").agent == RunConfig().agent
