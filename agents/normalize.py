@@ -7,7 +7,7 @@ Raw rewards stay in the replay buffer, so an old transition is always read on th
 import torch
 from torch import Tensor, nn
 
-from agents.errors import unknown_name
+from agents.errors import ConfigurationError, unknown_name
 
 REWARD_SCALES = ("none", "std")
 
@@ -19,17 +19,19 @@ class RewardScale(nn.Module):
     E[r^2] - E[r]^2 would cancel in float32 for rewards of large mean; Welford in float64 does not.
 
     :param num_tasks: K
-    :param kind: ``std``, or ``none`` to leave rewards as they are
+    :param kind: ``std``, ``none`` to leave rewards as they are, or a fixed number that multiplies every reward
     """
 
     count: Tensor
     mean: Tensor
     squared: Tensor
 
-    def __init__(self, num_tasks: int, kind: str = "none") -> None:
+    def __init__(self, num_tasks: int, kind: str | float = "none") -> None:
         super().__init__()
-        if kind not in REWARD_SCALES:
+        if isinstance(kind, str) and kind not in REWARD_SCALES:
             raise unknown_name("reward_scale", kind, REWARD_SCALES)
+        if not isinstance(kind, str) and not kind > 0:
+            raise ConfigurationError(f"reward_scale must be one of {REWARD_SCALES} or a positive number, found {kind!r}.")
         self.kind = kind
         for name in ("count", "mean", "squared"):
             self.register_buffer(name, torch.zeros(num_tasks, dtype=torch.float64))
@@ -40,7 +42,7 @@ class RewardScale(nn.Module):
         :param rewards: raw rewards ``[N]``
         :param task: task of each reward ``[N]``
         """
-        if self.kind == "none":
+        if self.kind != "std":
             return
         num_tasks = len(self.count)
         rewards = rewards.double()
@@ -56,10 +58,12 @@ class RewardScale(nn.Module):
         self.count += count
 
     def scale(self) -> Tensor:
-        """Divisor of every task's reward ``[K]``; 1 until a task has two different rewards."""
+        """Standard deviation of every task's reward ``[K]``; 1 until a task has two different rewards."""
         deviation = (self.squared / self.count.clamp(min=1)).sqrt()
         return torch.where(deviation > 1e-8, deviation, torch.ones_like(deviation)).float()
 
     def scaled(self, rewards: Tensor) -> Tensor:
         """Scaled rewards ``[K, B]`` of raw ``rewards [K, B]``."""
-        return rewards if self.kind == "none" else rewards / self.scale()[:, None]
+        if self.kind == "none":
+            return rewards
+        return rewards / self.scale()[:, None] if self.kind == "std" else rewards * self.kind

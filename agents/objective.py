@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agents.affine import folded_tasks
+
 Parameters = Mapping[str, Tensor]
 LossFunction = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 
@@ -77,7 +79,8 @@ class TaskObjective:
             per_task = torch.func.grad_and_value(self._one_task, has_aux=True)
             over_tasks = torch.func.vmap(per_task, in_dims=(None, *(0 for _ in self.batch)))
             detached = {name: parameter.detach() for name, parameter in self.parameters.items()}
-            gradients, (losses, metrics) = over_tasks(detached, *(tensor.unsqueeze(1) for tensor in self.batch))
+            with folded_tasks():
+                gradients, (losses, metrics) = over_tasks(detached, *(tensor.unsqueeze(1) for tensor in self.batch))
             self._task_gradients = gradients
             self._losses, self._metrics = losses.detach(), metrics
         return self._task_gradients
