@@ -9,8 +9,8 @@ import torch
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 
 
-def tasks_of(losses, jacobian=None, **extra):
-    """What a balancer sees, with a Gramian and temperatures that fit."""
+def tasks_of(losses, jacobian=None, *, improvement=0.9, **extra):
+    """What a balancer sees, with a Gramian and temperatures that fit; after the step, `improvement` times the losses."""
     losses = torch.as_tensor(losses)
     if jacobian is None:
         jacobian = torch.eye(len(losses), dtype=losses.dtype)
@@ -20,6 +20,7 @@ def tasks_of(losses, jacobian=None, **extra):
         gramian=jacobian @ jacobian.T,
         num_tasks=len(losses),
         temperatures=torch.linspace(0.1, 1.0, len(losses)).to(losses),
+        improvement=improvement,
         step=0,
         **extra,
     )
@@ -33,11 +34,26 @@ def direction_of(balancer, tasks):
     return balancer(tasks) @ tasks.jacobian / balancer.num_tasks
 
 
-def random_tasks(num_tasks, num_parameters, seed, *, rank=None, scale=1.0, dtype=torch.float64, conflict=0.0):
+def relabelled(tasks, order):
+    """The same tasks in another order."""
+    other = tasks_of(tasks.losses[order], tasks.jacobian[order], improvement=tasks.improvement[order])
+    other.temperatures = tasks.temperatures[order]
+    return other
+
+
+def rescaled(tasks, factors):
+    """The same tasks with every loss, and its gradient, multiplied by a factor."""
+    factors = torch.as_tensor(factors, dtype=tasks.losses.dtype).expand(tasks.losses.shape)
+    return tasks_of(factors * tasks.losses, factors[:, None] * tasks.jacobian, improvement=tasks.improvement)
+
+
+def random_tasks(num_tasks, num_parameters, seed, *, rank=None, scale=1.0, dtype=torch.float64):
     """Random positive losses and random gradients of a given rank and scale."""
     generator = torch.Generator().manual_seed(seed)
     rank = min(num_tasks, num_parameters) if rank is None else rank
     left = torch.randn(num_tasks, rank, generator=generator, dtype=torch.float64)
     right = torch.randn(rank, num_parameters, generator=generator, dtype=torch.float64)
     losses = torch.randn(num_tasks, generator=generator, dtype=torch.float64).exp()
-    return tasks_of(losses.to(dtype), (scale * (left @ right) / max(rank, 1) ** 0.5).to(dtype))
+    improvement = 1 - 0.2 * torch.rand(num_tasks, generator=generator, dtype=torch.float64)
+    jacobian = scale * (left @ right) / max(rank, 1) ** 0.5
+    return tasks_of(losses.to(dtype), jacobian.to(dtype), improvement=improvement.to(dtype))

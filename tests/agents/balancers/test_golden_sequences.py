@@ -3,7 +3,7 @@
 import pytest
 import torch
 from agents.balancers import make_balancer
-from balancer_cases import GOLDEN, direction_of, tasks_of
+from tests.agents.balancers.balancer_cases import GOLDEN, direction_of, tasks_of
 
 OPTIONS = {
     "famo": {"gamma": 0.01, "lr": 0.025},

@@ -9,7 +9,7 @@ from agents.balancers import BalancerError, make_balancer
 from agents.balancers.adam import BufferAdam
 from agents.balancers.go4align import group_means
 from agents.errors import ConfigurationError
-from balancer_cases import tasks_of
+from tests.agents.balancers.balancer_cases import tasks_of
 
 LOSSES = torch.tensor([0.5, 2.0, 8.0], dtype=torch.float64)
 
