@@ -23,11 +23,11 @@ class WeightedTasks:
 
     @property
     def gramian(self) -> Tensor:
-        return self.tasks.gramian * self.weights[:, None] * self.weights[None, :]
+        return self.tasks.gramian * self.weights.unsqueeze(-1) * self.weights.unsqueeze(-2)
 
     @property
     def jacobian(self) -> Tensor:
-        return self.tasks.jacobian * self.weights[:, None]
+        return self.tasks.jacobian * self.weights.unsqueeze(-1)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.tasks, name)
