@@ -22,8 +22,8 @@ class AlignedMTL(GramianWeighting):
     """``B = sqrt(s) V diag(l)^(-1/2) V^T`` for ``G = V diag(l) V^T``; ``d = J^T B p`` with ``p = 1/K``.
 
     Senushkin et al. 2023, theorem 2 and algorithm 1. All singular values of ``B J`` equal ``sqrt(s)``. Weights are
-    ``B 1``, the paper's direction for a mean; LibMTL sums, K times as long. With ``scale_mode="min"`` one small gradient
-    or two parallel ones make the whole step small.
+    ``B 1``, the paper's direction for a mean; LibMTL sums, K times as long. With ``scale_mode="min"`` one small
+    gradient or two parallel ones make the whole step small.
     Differs from the authors' code: eigenvalues below ``K * precision`` of the largest count as zero; the precision is
     that of the gradients, not of the solver.
 

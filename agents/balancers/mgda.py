@@ -22,8 +22,8 @@ class MGDA(GramianWeighting):
     Weights are ``K w``, so the direction is the paper's. With ``norm="l2"``, the setting of the RL programs of
     arXiv 2201.04122, the gradients are brought to unit length first and the direction is the min-norm point of those.
     Small gradients dominate without normalisation, and a task with zero gradient stops the update with or without.
-    Differs from the authors' code: an exact active-set solution instead of Frank-Wolfe steps; and with ``l2`` their code
-    finds the weights on unit gradients but applies them to the raw ones, which for two tasks is plain averaging.
+    Differs from the authors' code: an exact active-set solution instead of Frank-Wolfe steps; and with ``l2`` their
+    code finds the weights on unit gradients but applies them to the raw ones, for two tasks plain averaging.
 
     :param norm: ``none`` or ``l2``
     """

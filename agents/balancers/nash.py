@@ -21,9 +21,9 @@ class NashMTL(GramianWeighting):
 
     As in the authors' code, ``G / ||G||`` takes the place of G, so that ``||d|| = sqrt(K ||G||)``, and d is clipped to
     `max_norm`. Weights are ``K a``: the paper's direction. Invariant to the scale of any task, up to the length of d.
-    Differs from the authors' code: an exact Newton solution of the convex potential ``a^T G a / 2 - sum log a`` instead
-    of 20 convex programs; a tiny ridge lets d shrink to zero at a Pareto-stationary point, where theirs has no solution;
-    a task with zero gradient is left out of the bargain, with weight 0.
+    Differs from the authors' code: an exact Newton solution of the convex potential ``a^T G a / 2 - sum log a``
+    instead of 20 convex programs; a tiny ridge lets d shrink to zero at a Pareto-stationary point, where theirs has no
+    solution; a task with zero gradient is left out of the bargain, with weight 0.
 
     :param update_every: updates for which the weights are kept; 50 or 100 cost little success in the paper
     :param max_norm: bound on the length of d; 0 for none

@@ -88,8 +88,9 @@ class PCGrad(PairwiseSurgery):
 class GradVac(PairwiseSurgery):
     """As PCGrad, towards a target cosine ``rho_ij``, the moving average of the cosines seen (Wang et al. 2021, alg. 1).
 
-    If ``cos(h, g_j) < rho``: ``h += g_j ||h|| (rho sqrt(1 - cos^2) - cos sqrt(1 - rho^2)) / (||g_j|| sqrt(1 - rho^2))``;
-    then ``rho <- (1 - beta) rho + beta cos``. With rho = 0, as at the first update, it is PCGrad.
+    If ``cos(h, g_j) < rho``, then ``h += g_j ||h|| (rho sqrt(1 - cos^2) / sqrt(1 - rho^2) - cos) / ||g_j||``, which
+    brings the cosine to rho; after that ``rho <- (1 - beta) rho + beta cos``. With rho = 0, as at the first update, it
+    is PCGrad.
     Here ``d = mean_i h_i``, the paper's sum is K times as long. One cosine for the whole parameter vector.
     Differs from the paper: granularity by layer is not offered. Differs from LibMTL's code: that moves rho only in
     conflict, so that it never rises above zero.

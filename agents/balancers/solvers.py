@@ -202,3 +202,13 @@ def pseudo_solve(matrix: Tensor, right: Tensor, tolerance: float) -> Tensor:
     kept = values > tolerance * values[..., -1:]
     inverse = torch.where(kept, 1 / values.clamp(min=_TINY), torch.zeros_like(values))
     return times(vectors, inverse * times(vectors.mT, right))
+
+
+def project_on_simplex(point: Tensor) -> Tensor:
+    """The nearest point ``[..., K]`` with no negative entry and sum one (Duchi et al. 2008)."""
+    point = point - point.amax(-1, keepdim=True)
+    ordered = point.sort(dim=-1, descending=True).values
+    excess = ordered.cumsum(-1) - 1
+    count = torch.arange(1, point.shape[-1] + 1, dtype=point.dtype, device=point.device)
+    positive = (ordered - excess / count > 0).sum(-1, keepdim=True).clamp(min=1)
+    return (point - excess.gather(-1, positive - 1) / positive).clamp(min=0)

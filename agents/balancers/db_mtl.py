@@ -1,0 +1,54 @@
+"""DB-MTL: balanced losses by their logarithm, balanced gradients by a common length."""
+
+import torch
+from torch import Tensor
+
+from agents.balancers.base import Balancer, Tasks, register_balancer
+from agents.balancers.gradient_memory import GradientMemory
+from agents.balancers.options import require_not_negative
+from agents.errors import ConfigurationError
+
+EPSILON = 1e-8
+
+
+@register_balancer(
+    "db_mtl",
+    family="gradient",
+    cost="O(K), memory of K gradients",
+    paper="arXiv 2308.12029",
+    summary="smoothed gradients of log losses, all stretched to the longest",
+)
+class DualBalancing(Balancer):
+    """``b_k = g + (beta / t^beta_sigma) (b_k - g)`` with ``g = grad log l_k``; ``d = mean_k max_j ||b_j|| b_k / ||b_k||``.
+
+    Lin et al. 2023, equations 1 to 3 and algorithm 1; the paper's sum is K times our mean. Not a weighting of the
+    current gradients: the direction is composed. One task gets its plain gradient; a task without gradient has no part.
+
+    :param beta: memory of the gradient averages; 0 takes the gradients of this batch alone
+    :param beta_sigma: how fast that memory shortens
+    """
+
+    composes_direction = True
+    uses_gradients = True
+    needs_positive_losses = True
+
+    def __init__(
+        self, num_tasks: int, beta: float = 0.9, beta_sigma: float = 0.0, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__(num_tasks, generator)
+        require_not_negative("db_mtl", beta=beta, beta_sigma=beta_sigma)
+        if beta >= 1:
+            raise ConfigurationError(f"db_mtl: beta must be below 1, found {beta!r}.")
+        self.beta, self.beta_sigma = beta, beta_sigma
+        self.memory = GradientMemory(num_tasks)
+
+    def direction(self, tasks: Tasks) -> Tensor:
+        gradients = self.memory.accept(self, tasks)
+        if self.num_tasks == 1:
+            return gradients[0]
+        of_logs = gradients / (tasks.losses + EPSILON).unsqueeze(-1)
+        smooth = self.memory.blend(of_logs, 1 - self.beta / self.memory.updates**self.beta_sigma)
+        norms = smooth.norm(dim=-1)
+        stretch = norms.amax() / torch.where(norms > 0, norms, torch.ones_like(norms))
+        self._weights = stretch / (tasks.losses + EPSILON)
+        return stretch @ smooth / self.num_tasks

@@ -1,0 +1,64 @@
+"""GradDrop: every coordinate follows one sign, drawn with the odds of the tasks' votes."""
+
+import torch
+from torch import Tensor
+
+from agents.balancers.base import Balancer, Tasks, register_balancer
+from agents.errors import ConfigurationError
+
+
+@register_balancer(
+    "graddrop",
+    family="gradient",
+    cost="O(K)",
+    paper="arXiv 2010.06808",
+    summary="keeps the positive or the negative entries of every coordinate, drawn by sign purity",
+)
+class GradDrop(Balancer):
+    """Per coordinate ``P = (1 + sum_k g_k / sum_k |g_k|) / 2`` and ``U ~ U(0, 1)``: keep the positive entries if
+    ``P > U``, else the negative ones (Chen et al. 2020, equation 1 and algorithm 1).
+
+    Here ``d = mean_k (leak g_k + (1 - leak) kept g_k)``; the paper's sum is K times as long. Not a weighting: the
+    direction is composed. A coordinate on which all tasks agree passes unchanged.
+    Differs from the paper: signs of parameter gradients, as in the RL programs of arXiv 2201.04122, instead of
+    gradients of a shared representation times its sign; one leak for all tasks.
+
+    :param leak: part of every gradient that always passes
+    """
+
+    composes_direction = True
+    uses_gradients = True
+    any_tasks = True
+
+    def __init__(self, num_tasks: int, leak: float = 0.0, generator: torch.Generator | None = None) -> None:
+        super().__init__(num_tasks, generator)
+        if not 0 <= leak <= 1:
+            raise ConfigurationError(f"graddrop: leak must lie between 0 and 1, found {leak!r}.")
+        self.leak = leak
+
+    def direction(self, tasks: Tasks) -> Tensor:
+        jacobian = tasks.jacobian.detach()
+        size = jacobian.shape[-2]
+        self._weights = torch.ones_like(tasks.losses)
+        total = jacobian.sum(-2)
+        votes = torch.linalg.vector_norm(jacobian, ord=1, dim=-2)
+        self._refuse_gradients(votes, jacobian, tasks)
+        if size == 1:
+            return total
+        # positive entries sum to (votes + total) / 2, negative ones to (total - votes) / 2
+        positive = 2 * votes * self._uniform(votes) < votes + total  # U < P
+        kept = (total + torch.where(positive, votes, -votes)) / 2
+        return (self.leak * total + (1 - self.leak) * kept) / size
+
+    def _uniform(self, like: Tensor) -> Tensor:
+        """``U(0, 1)`` of a tensor's shape, made on its device from a seed of this balancer's generator."""
+        generator = self.generator
+        if like.device.type != "cpu":
+            seed = int(torch.randint(2**62, (), generator=self.generator))
+            generator = torch.Generator(like.device).manual_seed(seed)
+        return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+    def _refuse_gradients(self, votes: Tensor, jacobian: Tensor, tasks: Tasks) -> None:
+        if not bool(votes.sum().isfinite()):
+            norms = jacobian.norm(dim=-1)
+            self.refuse(~norms.isfinite(), norms, "needs finite gradients", getattr(tasks, "task_names", ()))

@@ -1,0 +1,72 @@
+"""GradNorm: weights that learn to give every task the gradient norm its training rate calls for."""
+
+import torch
+from torch import Tensor
+
+from agents.balancers.adam import BufferAdam
+from agents.balancers.base import Tasks, register_balancer
+from agents.balancers.gramian import GramianWeighting
+from agents.balancers.options import require_not_negative, require_positive, require_whole
+from agents.balancers.reference import ReferenceLosses
+from agents.balancers.solvers import diagonal
+
+
+@register_balancer(
+    "gradnorm",
+    family="gradient",
+    cost="O(K)",
+    paper="arXiv 1711.02257",
+    summary="learned weights: tasks that lag behind get larger gradients",
+)
+class GradNorm(GramianWeighting):
+    """Weights w minimise ``sum_k |w_k ||g_k|| - mean_j(w_j ||g_j||) r_k^alpha|``, the target held fixed.
+
+    Chen et al. 2018, equations 1 and 2 and algorithm 1: ``r_k`` is the part of the initial loss that is left, relative
+    to the mean over tasks. After every step of w they are brought back to sum K. The paper's sum over tasks is K times
+    our mean.
+    Differs from the paper: norms of the whole gradient of the balanced parameters, not of the last shared layer; Adam
+    on w, so that its step does not depend on the scale of the gradients; weights are kept above 0.001.
+
+    :param alpha: strength with which slow tasks are favoured; 0 makes all gradient norms equal
+    :param lr: step size of w
+    :param initial_updates: updates whose mean loss counts as the initial loss
+    """
+
+    needs_positive_losses = True
+    any_tasks = False
+    learned: Tensor
+
+    def __init__(
+        self,
+        num_tasks: int,
+        alpha: float = 1.5,
+        lr: float = 0.025,
+        initial_updates: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(num_tasks, generator)
+        require_not_negative("gradnorm", alpha=alpha)
+        require_positive("gradnorm", lr=lr)
+        require_whole("gradnorm", 1, initial_updates=initial_updates)
+        self.alpha = alpha
+        self.register_buffer("learned", torch.ones(num_tasks))
+        self.adam = BufferAdam(num_tasks, lr)
+        self.initial = ReferenceLosses(num_tasks, 0, initial_updates)
+
+    def forward(self, tasks: Tasks) -> Tensor:
+        weights = self.learned.clone()
+        norms = diagonal(self.inspect(tasks)).sqrt().to(weights)
+        self.initial.observe(tasks.losses)
+        if bool(self.initial.ready):
+            self._learn(norms, tasks.losses.to(weights))
+        return weights.to(tasks.losses)
+
+    def _learn(self, norms: Tensor, losses: Tensor) -> None:
+        norms = norms / norms.mean(-1, keepdim=True).clamp(min=torch.finfo(norms.dtype).tiny)
+        left = losses / self.initial.mean
+        rate = left / left.mean(-1, keepdim=True)
+        weighted = self.learned * norms
+        target = weighted.mean(-1, keepdim=True) * rate**self.alpha
+        self.adam.step(self.learned, (weighted - target).sign() * norms)  # d/dw of the objective
+        self.learned.clamp_(min=1e-3)
+        self.learned *= self.num_tasks / self.learned.sum(-1, keepdim=True)

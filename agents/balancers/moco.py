@@ -1,0 +1,76 @@
+"""MoCo: min-norm weights that follow smoothed gradients, for noisy batches."""
+
+import torch
+from torch import Tensor
+
+from agents.balancers.base import Balancer, Tasks, register_balancer
+from agents.balancers.gradient_memory import GradientMemory
+from agents.balancers.options import require_not_negative, require_positive
+from agents.balancers.solvers import project_on_simplex, times
+from agents.errors import ConfigurationError, unknown_name
+
+
+@register_balancer(
+    "moco",
+    family="gradient",
+    cost="O(K), memory of K gradients",
+    paper="openreview dLAYGdKTi2",
+    summary="min-norm weights, followed step by step on moving averages of the gradients",
+)
+class MoCo(Balancer):
+    """``y_k += beta_t (g_k - y_k)``; ``w = Proj(w - gamma_t (Y Y^T + rho I) w)``; ``d = Y^T w`` (Fernando et al. 2023).
+
+    Algorithm 1, with ``beta_t = beta / t^beta_sigma`` and ``gamma_t = gamma / t^gamma_sigma``, w on the simplex. The
+    direction is the paper's. With ``norm="loss"`` every gradient has the length of its loss, as in the authors' code
+    within LibMTL; ``none`` is the paper's text. Not a weighting of the current gradients: the direction is composed.
+    Differs from the authors' code: projection on the simplex as in the paper, where the code applies a softmax, which
+    keeps the weights near uniform as long as the losses are small. One task gets its plain gradient.
+
+    :param beta: step of the gradient averages
+    :param gamma: step of the weights
+    :param rho: pull of the weights towards uniform
+    :param norm: ``loss`` or ``none``
+    """
+
+    composes_direction = True
+    uses_gradients = True
+    shares: Tensor
+
+    def __init__(
+        self,
+        num_tasks: int,
+        beta: float = 0.5,
+        beta_sigma: float = 0.5,
+        gamma: float = 0.1,
+        gamma_sigma: float = 0.5,
+        rho: float = 0.0,
+        norm: str = "loss",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(num_tasks, generator)
+        require_positive("moco", beta=beta, gamma=gamma)
+        require_not_negative("moco", beta_sigma=beta_sigma, gamma_sigma=gamma_sigma, rho=rho)
+        if beta > 1:
+            raise ConfigurationError(f"moco: beta must be at most 1, found {beta!r}.")
+        if norm not in ("loss", "none"):
+            raise unknown_name("moco norm", norm, ("loss", "none"))
+        self.beta, self.beta_sigma = beta, beta_sigma
+        self.gamma, self.gamma_sigma = gamma, gamma_sigma
+        self.rho, self.norm = rho, norm
+        self.needs_positive_losses = norm == "loss"  # type: ignore[misc]
+        self.memory = GradientMemory(num_tasks)
+        self.register_buffer("shares", torch.full((num_tasks,), 1 / num_tasks))
+
+    def direction(self, tasks: Tasks) -> Tensor:
+        gradients = self.memory.accept(self, tasks)
+        if self.num_tasks == 1:
+            return gradients[0]
+        if self.norm == "loss":
+            norms = gradients.norm(dim=-1)
+            gradients = gradients * (tasks.losses / torch.where(norms > 0, norms, torch.ones_like(norms))).unsqueeze(-1)
+        smooth = self.memory.blend(gradients, self.beta / self.memory.updates**self.beta_sigma)
+        slope = times(smooth @ smooth.mT, self.shares.to(smooth)) + self.rho * self.shares.to(smooth)
+        step = self.gamma / self.memory.updates**self.gamma_sigma
+        self.shares = project_on_simplex(self.shares.to(smooth) - step * slope)
+        self._weights = self.num_tasks * self.shares
+        return self.shares @ smooth
