@@ -18,6 +18,7 @@ from agents.balancers import (  # noqa: F401  importing a file registers its met
     moco,
     nash,
     pcgrad,
+    son_goku,
     stch,
     uncertainty,
     upgrad,

@@ -45,6 +45,8 @@ class Balancer(nn.Module):
     wants_after: ClassVar[bool] = False  # call `observe` with the losses on the same batch after the step
     composes_direction: ClassVar[bool] = False  # `direction` replaces the weighted sum (GradDrop, MoCo, ...)
     uses_gradients: ClassVar[bool] = False  # touches `gramian` or `jacobian` at every update
+    any_tasks: ClassVar[bool] = False  # balances any subset of the tasks by their gradients, keeping no state per task
+    stands_last: ClassVar[bool] = False  # leaves tasks out, so that no gradient method can follow it
     needs_positive_losses: ClassVar[bool] = False  # cannot balance actor losses, which may be negative
 
     def __init__(self, num_tasks: int, generator: torch.Generator | None = None) -> None:
@@ -155,10 +157,15 @@ def register_balancer(
             raise ConfigurationError(f"A balancer named '{name}' is registered already.")
 
         parameters = inspect.signature(balancer).parameters
-        known = frozenset(parameters) - {"num_tasks", "generator", *fixed}
+        known = frozenset(parameters) - {"num_tasks", "generator", "inner", *fixed}
         required = {option for option in known if parameters[option].default is inspect.Parameter.empty}
 
-        def make(num_tasks: int, generator: torch.Generator | None = None, **options: Any) -> Balancer:
+        def make(
+            num_tasks: int,
+            generator: torch.Generator | None = None,
+            inner: Balancer | None = None,
+            **options: Any,
+        ) -> Balancer:
             for option in options:
                 if option not in known:
                     takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
@@ -168,7 +175,8 @@ def register_balancer(
             missing = sorted(required - set(options))
             if missing:
                 raise ConfigurationError(f"Balancer '{name}' needs the option '{missing[0]}'.")
-            return balancer(num_tasks, generator=generator, **fixed, **options)
+            scheduled = {} if inner is None else {"inner": inner}
+            return balancer(num_tasks, generator=generator, **fixed, **options, **scheduled)
 
         _REGISTRY[name] = BalancerRecord(name, family, cost, paper, summary, known, make)
         return balancer
@@ -182,20 +190,36 @@ def list_balancers() -> list[BalancerRecord]:
 
 
 def make_balancer(name: str, *, num_tasks: int, generator: torch.Generator | None = None, **options: Any) -> Balancer:
-    """Build a balancer by name; ``a+b`` composes methods, b seeing the tasks as a has weighted them.
+    """Build a balancer by name.
 
-    In a composition, every option is given as ``<method>.<option>``, or plainly if one method alone has it.
+    ``a+b`` composes methods, b seeing the tasks as a has weighted them; ``scheduler:b`` balances with b the tasks that
+    a scheduler picks. There every option is given as ``<method>.<option>``, or plainly if one method alone has it.
 
     :raises ConfigurationError: for an unknown name or option, with the nearest known one
     """
-    names = name.split("+")
-    for part in names:
-        if part not in _REGISTRY:
-            raise unknown_name("balancer", part, _REGISTRY)
-    if len(names) == 1:
+    parts = [part.split(":") for part in name.split("+")]
+    words = [word for part in parts for word in part]
+    for word in words:
+        if word not in _REGISTRY:
+            raise unknown_name("balancer", word, _REGISTRY)
+    if len(words) == 1:
         return _REGISTRY[name].make(num_tasks, generator=generator, **options)
     from agents.balancers.composition import Composition, share_options
 
-    shares = share_options(names, options)
-    parts = [make_balancer(part, num_tasks=num_tasks, generator=generator, **shares[part]) for part in names]
-    return Composition(num_tasks, parts)
+    shares = share_options(words, options)
+    balancers = [_make_scheduled(part, shares, num_tasks, generator) for part in parts]
+    return balancers[0] if len(balancers) == 1 else Composition(num_tasks, balancers)
+
+
+def _make_scheduled(
+    words: Sequence[str], shares: dict[str, dict[str, Any]], num_tasks: int, generator: torch.Generator | None
+) -> Balancer:
+    """Build ``scheduler:method``, from the inside out."""
+    *schedulers, method = words
+    balancer = _REGISTRY[method].make(num_tasks, generator=generator, **shares[method])
+    for word in reversed(schedulers):
+        if _REGISTRY[word].family != "scheduler":
+            known = [record.name for record in list_balancers() if record.family == "scheduler"]
+            raise ConfigurationError(f"'{word}:{method}': '{word}' is no scheduler; those are {', '.join(known)}.")
+        balancer = _REGISTRY[word].make(num_tasks, generator=generator, inner=balancer, **shares[word])
+    return balancer

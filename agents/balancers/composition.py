@@ -44,6 +44,8 @@ class Composition(Balancer):
         for part in parts[:-1]:
             if part.composes_direction:
                 raise ConfigurationError(f"{type(part).__name__} composes its own direction and can only stand last.")
+            if part.stands_last:
+                raise ConfigurationError(f"{type(part).__name__} leaves tasks out of updates and can only stand last.")
         self.parts = torch.nn.ModuleList(parts)
         self._seen: list[Tensor] = []  # the weights under which each part saw the tasks, at the last update
         self.uses_gradients = any(part.uses_gradients for part in parts)  # type: ignore[misc]

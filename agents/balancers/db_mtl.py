@@ -19,7 +19,7 @@ EPSILON = 1e-8
     summary="smoothed gradients of log losses, all stretched to the longest",
 )
 class DualBalancing(Balancer):
-    """``b_k = g + (beta / t^beta_sigma) (b_k - g)`` with ``g = grad log l_k``; ``d = mean_k max_j ||b_j|| b_k / ||b_k||``.
+    """``b_k = g + (beta / t^beta_sigma) (b_k - g)``, ``g = grad log l_k``; ``d = mean_k max_j ||b_j|| b_k / ||b_k||``.
 
     Lin et al. 2023, equations 1 to 3 and algorithm 1; the paper's sum is K times our mean. Not a weighting of the
     current gradients: the direction is composed. One task gets its plain gradient; a task without gradient has no part.
@@ -43,7 +43,8 @@ class DualBalancing(Balancer):
         self.memory = GradientMemory(num_tasks)
 
     def direction(self, tasks: Tasks) -> Tensor:
-        gradients = self.memory.accept(self, tasks)
+        gradients = self.memory.gradients_of(self, tasks)
+        self.memory.updates += 1
         if self.num_tasks == 1:
             return gradients[0]
         of_logs = gradients / (tasks.losses + EPSILON).unsqueeze(-1)

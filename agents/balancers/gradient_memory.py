@@ -22,15 +22,14 @@ class GradientMemory(nn.Module):
 
         self.updates = 0
 
-    def accept(self, balancer: Balancer, tasks: Tasks) -> Tensor:
-        """The task gradients ``[K, P]`` of one more update.
+    def gradients_of(self, balancer: Balancer, tasks: Tasks) -> Tensor:
+        """The task gradients ``[K, P]`` of this update.
 
         :raises BalancerError: for a gradient that is not finite
         """
         gradients = tasks.jacobian.detach()
         norms = gradients.norm(dim=-1)
         balancer.refuse(~norms.isfinite(), norms, "needs finite gradients", getattr(tasks, "task_names", ()))
-        self.updates += 1
         return gradients
 
     @torch.no_grad()

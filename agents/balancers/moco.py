@@ -62,7 +62,8 @@ class MoCo(Balancer):
         self.register_buffer("shares", torch.full((num_tasks,), 1 / num_tasks))
 
     def direction(self, tasks: Tasks) -> Tensor:
-        gradients = self.memory.accept(self, tasks)
+        gradients = self.memory.gradients_of(self, tasks)
+        self.memory.updates += 1
         if self.num_tasks == 1:
             return gradients[0]
         if self.norm == "loss":

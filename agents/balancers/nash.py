@@ -29,7 +29,6 @@ class NashMTL(GramianWeighting):
     :param max_norm: bound on the length of d; 0 for none
     """
 
-    any_tasks = False
     kept: Tensor
 
     def __init__(
@@ -44,6 +43,7 @@ class NashMTL(GramianWeighting):
         require_not_negative("nash_mtl", max_norm=max_norm)
         self.update_every = update_every
         self.max_norm = max_norm
+        self.any_tasks = update_every == 1  # type: ignore[misc]
         self.register_buffer("kept", torch.ones(num_tasks))
         self._updates = 0
 
@@ -51,6 +51,8 @@ class NashMTL(GramianWeighting):
         return self._updates % self.update_every == 0
 
     def forward(self, tasks: Tasks) -> Tensor:
+        if self.update_every == 1:
+            return super().forward(tasks)
         if self.wants_gradients():
             self.kept = super().forward(tasks)
         self._updates += 1

@@ -1,6 +1,7 @@
 """Every registered method keeps the promises of `BalancerProperties`, and those that its traits name."""
 
 import torch
+
 from agents.balancers import list_balancers
 from tests.agents.balancers.balancer_properties import BalancerProperties, Traits
 
@@ -9,7 +10,9 @@ torch.set_num_threads(1)
 TRAITS = {
     # loss space
     "unitary": Traits(convex=True),
-    "static": Traits(options={"weights": lambda num_tasks: [2.0] + [1.0] * (num_tasks - 1)}, equivariant=False, convex=True),
+    "static": Traits(
+        options={"weights": lambda num_tasks: [2.0] + [1.0] * (num_tasks - 1)}, equivariant=False, convex=True
+    ),
     "rlw": Traits(equivariant=False, convex=True),
     "uncertainty": Traits(degree=1.0),
     "dwa": Traits(options={"iteration_window": 1}, convex=True),
@@ -39,6 +42,8 @@ TRAITS = {
     "sdmgrad": Traits(),
     "moco": Traits(degree=None),
     "db_mtl": Traits(degree=None),
+    # schedulers
+    "son_goku": Traits({"refresh_every": 1, "warmup": 1}, equivariant=False),
 }
 
 
