@@ -39,7 +39,9 @@ class BackwardPasses(TaskObjective):
         if self._task_gradients is None:
             _ = self.losses
             assert self._graph is not None
-            passes = [torch.autograd.grad(loss, list(self.parameters.values()), retain_graph=True) for loss in self._graph]
+            passes = [
+                torch.autograd.grad(loss, list(self.parameters.values()), retain_graph=True) for loss in self._graph
+            ]
             stacked = [torch.stack(rows) for rows in zip(*passes, strict=True)]
             self._task_gradients = dict(zip(self.parameters, stacked, strict=True))
             self._graph = None

@@ -59,9 +59,7 @@ class RandomLossWeighting(Balancer):
     :param distribution: ``normal`` or ``dirichlet``
     """
 
-    def __init__(
-        self, num_tasks: int, distribution: str = "normal", generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, num_tasks: int, distribution: str = "normal", generator: torch.Generator | None = None) -> None:
         super().__init__(num_tasks, generator)
         if distribution not in ("normal", "dirichlet"):
             raise unknown_name("rlw distribution", distribution, ("normal", "dirichlet"))

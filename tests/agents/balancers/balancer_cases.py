@@ -10,7 +10,7 @@ GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 
 
 def tasks_of(losses, jacobian=None, *, improvement=0.9, **extra):
-    """What a balancer sees, with a Gramian and temperatures that fit; after the step, `improvement` times the losses."""
+    """What a balancer sees; after the step the losses are `improvement` times as large."""
     losses = torch.as_tensor(losses)
     if jacobian is None:
         jacobian = torch.eye(len(losses), dtype=losses.dtype)

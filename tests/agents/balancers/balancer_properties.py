@@ -1,8 +1,5 @@
-"""What holds for every balancer, written once. A method inherits it by naming itself::
-
-    class TestMine(BalancerProperties):
-        name = "mine"
-        traits = Traits()
+"""What holds for every balancer, written once. A method inherits it by naming itself in a class of its own:
+``class TestMine(BalancerProperties): name = "mine"; traits = Traits()``.
 """
 
 import copy
@@ -11,11 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from agents.balancers import BalancerError, make_balancer
 from agents.objective import TaskObjective
 from tests.agents.balancers.balancer_cases import direction_of, random_tasks, relabelled, rescaled, tasks_of
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 CHECKED = settings(
     max_examples=8,

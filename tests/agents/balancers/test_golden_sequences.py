@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from agents.balancers import make_balancer
 from tests.agents.balancers.balancer_cases import GOLDEN, direction_of, tasks_of
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from agents.balancers import BalancerError, make_balancer
 from agents.balancers.adam import BufferAdam
 from agents.balancers.go4align import group_means
