@@ -13,7 +13,7 @@ TORCH_INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.py
 SOURCES := mtrl agents envs benchmarks tests train.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train test lint bench clean
+.PHONY: help setup setup-dev train test lint docs bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -33,6 +33,9 @@ lint: setup-dev ## check style and types
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+
+docs: setup ## write the tables of README.md and docs/ from the registries
+	$(BIN)/python docs/tables.py
 
 bench: setup ## measure what docs/performance.md states
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,0 +1,78 @@
+"""Time to import the toolkit, and memory of an MT10 run with a full replay buffer.
+
+``python -m benchmarks.footprint``. Each figure is taken in a fresh process. Memory is the resident set of the learning
+process at its peak, plus that of its simulating workers at the end: pages that they share are counted more than once.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+
+from benchmarks.timing import markdown
+
+IMPORTS = {
+    "import mtrl": "import mtrl",
+    "from mtrl import MTSAC, make_env": "from mtrl import MTSAC, make_env",
+}
+
+_TIMED = "import time; began = time.perf_counter(); {}; print(time.perf_counter() - began)"
+
+
+def import_seconds(statement: str, rounds: int = 5) -> float:
+    """Median seconds of an import in a fresh interpreter."""
+    command = [sys.executable, "-c", _TIMED.format(statement)]
+    return statistics.median(float(subprocess.check_output(command, text=True)) for _ in range(rounds))
+
+
+def run_megabytes(transitions: int = 200_000, workers: int = 1, suite: str = "mt10") -> float:
+    """Resident megabytes of a run whose replay buffer of so many transitions is full."""
+    command = [sys.executable, "-m", "benchmarks.footprint", "--run", str(transitions), str(workers), suite]
+    return float(subprocess.check_output(command, text=True).splitlines()[-1])
+
+
+def _run(transitions: int, workers: int, suite: str) -> float:
+    import resource
+
+    import numpy as np
+    import psutil
+
+    from mtrl import MTSAC, make_env
+
+    env = make_env(suite, seed=0, workers=workers)
+    model = MTSAC("MultiTaskPolicy", env, buffer_size=transitions, batch_size=128 * env.num_tasks, learning_starts=0)
+    assert model.replay_buffer is not None
+    observations = env.reset()
+    actions = np.zeros((env.num_envs, *env.action_space.shape), np.float32)  # type: ignore[misc]
+    infos: list[dict[str, bool]] = [{} for _ in observations]
+    flat = np.zeros(env.num_envs, np.float32)
+    for _ in range(transitions // env.num_envs):
+        model.replay_buffer.add(observations, observations, actions, flat, flat.astype(bool), infos)
+    model.learn(20 * env.num_envs)
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024.0 if sys.platform == "linux" else 1024.0**2)
+    workers_memory = sum(child.memory_info().rss for child in psutil.Process().children(recursive=True))
+    env.close()
+    return own + workers_memory / 2**20
+
+
+def report() -> str:
+    """The measured table in Markdown."""
+    rows = [[name, f"{import_seconds(statement):.2f} s"] for name, statement in IMPORTS.items()]
+    rows.append(["memory of an MT10 run, 200 000 transitions, one worker", f"{run_megabytes() / 1000:.2f} GB"])
+    return markdown(["footprint", "measured"], rows)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", nargs=3, metavar=("TRANSITIONS", "WORKERS", "SUITE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.run:
+        transitions, workers, suite = arguments.run
+        print(_run(int(transitions), int(workers), suite))
+    else:
+        print(report())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The gradients of K critic losses against the gradient of their mean and against K backward passes.
+
+``python -m benchmarks.jacobian``. Twin 3x400 critics on MT10's shapes; all three ways are compared numerically too.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from agents.critics import ScalarValue
+from agents.networks import make_network
+from agents.objective import TaskObjective
+from agents.policies import Critic
+from agents.precision import fastest_exact_float32, float32_products
+from agents.updates import critic_losses
+from benchmarks.timing import Timing, machine, take_turns, timing_table
+
+BASELINE = "gradient of the mean"
+JACOBIAN = "K task gradients at once"
+PASSES = "K backward passes"
+STATES, ACTIONS = 39, 4
+
+
+class Contest:
+    """One critic, one batch, three ways to its gradients.
+
+    :param num_tasks: K
+    :param samples: B
+    :param hidden_sizes: widths of the critics
+    """
+
+    def __init__(self, num_tasks: int, samples: int, hidden_sizes: Sequence[int] = (400, 400, 400)) -> None:
+        generator = torch.Generator().manual_seed(0)
+        normal = partial(torch.randn, generator=generator)
+        network = make_network(
+            "mlp", STATES + ACTIONS, 1, num_tasks, members=2, hidden_sizes=tuple(hidden_sizes), generator=generator
+        )
+        self.critic = Critic(network, ScalarValue())
+        self.batch = (
+            normal(num_tasks, samples, STATES),
+            normal(num_tasks, samples, ACTIONS).tanh(),
+            normal(num_tasks, samples),
+            torch.arange(num_tasks),
+        )
+        self.ones = torch.ones(num_tasks)
+
+    def objective(self) -> TaskObjective:
+        """A fresh objective: nothing of it is computed."""
+        parameters = dict(self.critic.named_parameters())
+        return TaskObjective(partial(critic_losses, self.critic), parameters, self.batch)
+
+    def mean_gradient(self) -> None:
+        """What unitary scalarization costs; leaves the gradient in ``.grad``."""
+        self.objective().backward(self.ones)
+
+    def task_gradients(self) -> dict[str, Tensor]:
+        """Gradient of every task by parameter, each ``[K, *shape]``."""
+        return self.objective().task_gradients
+
+    def backward_passes(self) -> list[tuple[Tensor, ...]]:
+        """The usual way: one pass for each task, over one graph."""
+        parameters = dict(self.critic.named_parameters())
+        losses, _ = critic_losses(self.critic, parameters, *self.batch)
+        return [torch.autograd.grad(loss, list(parameters.values()), retain_graph=True) for loss in losses]
+
+    def largest_error(self) -> float:
+        """Largest difference between task gradients and backward passes, relative to the largest gradient entry."""
+        gradients, passes = self.task_gradients(), self.backward_passes()
+        pairs = [
+            (gradient[k], alone[i]) for i, gradient in enumerate(gradients.values()) for k, alone in enumerate(passes)
+        ]
+        largest = max(float(alone.abs().max()) for _, alone in pairs)
+        return max(float((mine - alone).abs().max()) for mine, alone in pairs) / largest
+
+
+def measure(
+    num_tasks: int,
+    samples: int,
+    rounds: int = 9,
+    rounds_of_passes: int = 2,
+    hidden_sizes: Sequence[int] = (400, 400, 400),
+) -> tuple[list[Timing], float]:
+    """Time the three ways in turns, and compare their results.
+
+    :param rounds: turns of the mean's gradient and of the K gradients
+    :param rounds_of_passes: turns of the K backward passes, beside the mean's gradient once more
+    :return: timings with their ratio to the gradient of the mean, and the largest error (`Contest.largest_error`)
+    """
+    contest = Contest(num_tasks, samples, hidden_sizes)
+    ways: dict[str, Callable[[], object]] = {BASELINE: contest.mean_gradient, JACOBIAN: contest.task_gradients}
+    slow: dict[str, Callable[[], object]] = {BASELINE: contest.mean_gradient, PASSES: contest.backward_passes}
+    with float32_products(fastest_exact_float32()):
+        return [*take_turns(ways, rounds), take_turns(slow, rounds_of_passes, warmup=1)[1]], contest.largest_error()
+
+
+def report(rounds: int = 9) -> str:
+    """The measured tables in Markdown."""
+    tables = []
+    for num_tasks, samples in ((10, 128), (50, 128), (10, 32), (50, 32)):
+        timings, error = measure(num_tasks, samples, rounds)
+        title = f"K = {num_tasks}, B = {samples} (largest relative difference {error:.0e})"
+        tables.append(timing_table(title, timings))
+    return "\n\n".join(tables)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9, help="turns per contender (default 9)")
+    arguments = parser.parse_args()
+    print(machine(), report(arguments.rounds), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Writes the tables of README.md and the guides from the registries: ``python docs/tables.py``.
+
+A table stands between ``<!-- table: name -->`` and ``<!-- end of table -->``; a test fails when one is not current.
+"""
+
+import re
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+
+from agents.balancers import list_balancers
+from agents.networks import NETWORKS
+from envs import list_suites
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+_TABLE = re.compile(r"(<!-- table: (?P<name>[a-z ]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def suites() -> str:
+    """Every suite with one line about it."""
+    return _markdown(["`env=`", "suite"], [[f"`{name}`", line] for name, line in list_suites().items()])
+
+
+def networks() -> str:
+    """Every network with the first line of its docstring."""
+    rows = [[f"`{name}`", (network.__doc__ or "").strip().splitlines()[0]] for name, network in sorted(NETWORKS.items())]
+    return _markdown(["`network=`", "architecture"], rows)
+
+
+def balancers() -> str:
+    """Every balancer: family, cost, options, summary, paper."""
+    rows = [
+        [
+            f"`{record.name}`",
+            record.family,
+            record.cost,
+            record.summary,
+            ", ".join(f"`{option}`" for option in sorted(record.options)) or "-",
+            record.paper,
+        ]
+        for record in list_balancers()
+    ]
+    return _markdown(["`balancer=`", "family", "cost", "what it does", "options", "paper"], rows)
+
+
+def balancers_by_family() -> str:
+    """The names of the balancers, family by family."""
+    records = sorted(list_balancers(), key=lambda record: (record.family, record.name))
+    rows = [
+        [family, ", ".join(f"`{record.name}`" for record in members)]
+        for family, members in groupby(records, key=lambda record: record.family)
+    ]
+    return _markdown(["family", "`balancer=`"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "suites": suites,
+    "networks": networks,
+    "balancers": balancers,
+    "balancers by family": balancers_by_family,
+}
+
+
+def with_tables(text: str) -> str:
+    """A page with its tables as they should be.
+
+    :raises KeyError: for a table that nothing here makes
+    """
+    return _TABLE.sub(lambda match: match[1] + TABLES[match["name"]]() + match[3], text)
+
+
+def main() -> None:
+    """Rewrite the pages whose tables are not current."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if (current := with_tables(text)) != text:
+            page.write_text(current, encoding="utf-8")
+            print(f"{page.relative_to(ROOT)}: tables written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Every command and every Python example of the README and the guides runs, with the budget cut to seconds."""
+
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtrl.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# What cannot run in a test, and why. Everything else runs.
+NOT_RUN = {
+    "git clone": "needs the address of the repository",
+    "tensorboard": "is a server",
+    "source": "belongs to the user's shell",
+}
+COMPOSED_ONLY = {  # the config is composed and printed instead
+    "python train.py env=mt50 agent=mtsac_baseline network=multihead": "builds fifty simulators",
+    "python train.py -m env=pointmass balancer=unitary,cagrad,famo+pcgrad seed=1,2": "runs six experiments",
+    # MT10 is run once, by the command that spells out its parts; these differ from it in the balancer.
+    "python train.py env=mt10 balancer=famo": "builds ten simulators",
+    "python train.py env=mt10 balancer=cagrad balancer.options.c=0.4": "builds ten simulators",
+    "python train.py env=mt10 balancer=famo balancer.actor=unitary": "builds ten simulators",
+}
+SMALL = [
+    "total_env_steps=120",
+    "agent.warmup_steps_per_task=5",
+    "agent.replay_per_task=100",
+    "network.hidden_sizes=[8]",
+    "evaluation.every_env_steps=1000",
+    "evaluation.final_episodes=1",
+    "evaluation.horizon=5",
+    "evaluation.workers=0",
+    "env.horizon=5",
+    "env.workers=0",
+    "tracking.progress=false",
+    "tracking.tensorboard=false",
+    "tracking.plots=false",
+]
+
+
+def fenced(language):
+    """Lines or blocks of the pages in fences of a language: (page name, text)."""
+    for page in PAGES:
+        for block in re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+            yield page.name, block
+
+
+def commands():
+    seen = {}
+    for page, block in fenced("sh"):
+        for line in block.splitlines():
+            command = " ".join(shlex.split(line, comments=True)) and line.split(" #")[0].strip()
+            if command:
+                seen.setdefault(command, page)
+    return sorted(seen)
+
+
+def of_kind(*starts):
+    return [command for command in commands() if command.startswith(starts)]
+
+
+def train(arguments, folder, monkeypatch, capsys):
+    """``python train.py`` in this process: a new one would spend most of its time on imports. Returns what it printed."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    printed = capsys.readouterr()
+    assert not ended.value.code, f"{shlex.join(arguments)}\n{printed.out[-2000:]}\n{printed.err[-4000:]}"
+    return printed.out
+
+
+def test_every_command_of_the_pages_is_run_by_a_test_here_or_named_with_a_reason():
+    assert set(COMPOSED_ONLY) <= set(commands())
+    known = ("python train.py", "mtrl ", "make ", *NOT_RUN)
+    assert [command for command in commands() if not command.startswith(known)] == []
+    assert len(of_kind("python train.py")) >= 8
+
+
+@pytest.mark.parametrize("command", of_kind("make "))
+def test_make_knows_its_targets(command):
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", of_kind("python train.py"))
+def test_train_commands_run(command, tmp_path, monkeypatch, capsys):
+    arguments = shlex.split(command)[2:]
+    if "--help" in arguments:
+        assert "balancer" in train(arguments, tmp_path, monkeypatch, capsys)
+        return
+    if command in COMPOSED_ONLY:
+        # One experiment of a sweep, and no run.
+        single = [re.sub(r"=([^,\[]*),.*", r"=\1", argument) for argument in arguments if argument != "-m"]
+        assert "env:" in train([*single, "--cfg", "job"], tmp_path, monkeypatch, capsys)
+        return
+    given = {argument.split("=")[0] for argument in arguments} - {"total_env_steps"}
+    small = [setting for setting in SMALL if setting.split("=")[0] not in given]
+    arguments = [argument for argument in arguments if not argument.startswith("total_env_steps")]
+    train([*arguments, *small], tmp_path, monkeypatch, capsys)
+    (results,) = tmp_path.glob("runs/*/*/results.md")
+    assert "mean" in results.read_text(encoding="utf-8")
+
+
+def test_train_runs_as_a_command_from_another_folder(run_dir):
+    assert (run_dir / "plots" / "success.png").exists()
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """The folder of a finished run of the toy, made by a process of its own."""
+    folder = tmp_path_factory.mktemp("finished")
+    settings = [setting for setting in SMALL if not setting.startswith("tracking")]
+    command = [sys.executable, str(ROOT / "train.py"), "env=pointmass", f"run_dir={folder / 'run'}", *settings]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder / "run"
+
+
+@pytest.mark.parametrize("command", of_kind("mtrl list"))
+def test_list_commands_run(command, capsys):
+    assert main(shlex.split(command)[1:]) == 0
+    assert {"balancers": "unitary", "networks": "mlp", "suites": "mt10"}[command.split()[-1]] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", of_kind("mtrl evaluate"))
+def test_evaluate_commands_run(command, run_dir, capsys):
+    if "--video" in command:
+        pytest.importorskip("imageio_ffmpeg", reason="needs the extra `video`")
+    arguments = shlex.split(command.replace("RUN_DIR", str(run_dir)).replace("--episodes 50", "--episodes 2"))[1:]
+    assert main([*arguments, "--workers", "0"]) == 0
+    assert "mean" in capsys.readouterr().out
+    assert bool(list(run_dir.glob("evaluations/*/mosaic.mp4"))) == ("--video" in command)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_examples_run(page, run_dir, tmp_path, monkeypatch):
+    """The examples of a page, one after the other in one namespace, on the toy instead of MT10."""
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for name, block in fenced("python"):
+        if name == page.name and "..." not in block:
+            cut = block.replace("1_000_000", "200").replace("2_000", "200").replace('"mt10"', '"pointmass"')
+            exec(compile(cut.replace("RUN_DIR", str(run_dir)), page.name, "exec"), namespace)
