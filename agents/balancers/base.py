@@ -139,6 +139,7 @@ class BalancerRecord:
     summary: str
     options: frozenset[str]
     make: Callable[..., Balancer]
+    balancer: type[Balancer]
 
 
 _REGISTRY: dict[str, BalancerRecord] = {}
@@ -178,7 +179,7 @@ def register_balancer(
             scheduled = {} if inner is None else {"inner": inner}
             return balancer(num_tasks, generator=generator, **fixed, **options, **scheduled)
 
-        _REGISTRY[name] = BalancerRecord(name, family, cost, paper, summary, known, make)
+        _REGISTRY[name] = BalancerRecord(name, family, cost, paper, summary, known, make, balancer)
         return balancer
 
     return register
