@@ -7,6 +7,7 @@ from agents.critics import ScalarValue
 from agents.networks import make_network
 from agents.objective import TaskObjective
 from agents.policies import Actor, Critic
+from agents.precision import autocast
 from agents.updates import actor_losses, critic_losses, critic_target
 
 TASKS, STATE, ACTION = 3, 4, 2
@@ -33,7 +34,7 @@ class Counted:
         return self.function(*inputs)
 
 
-def build(side="critic", network="mlp", dtype=torch.float64, autocast=False, width=8, samples=5):
+def build(side="critic", network="mlp", dtype=torch.float64, bfloat16=False, width=8, samples=5):
     """An objective of an actor or of critics with random weights and batch."""
     generator = torch.Generator().manual_seed(0)
     options = {"hidden_sizes": [width, width], "head_scale": 0.5, "generator": generator, **NETWORKS[network]}
@@ -47,7 +48,7 @@ def build(side="critic", network="mlp", dtype=torch.float64, autocast=False, wid
 
     states, noise, actions, target = normal(STATE), normal(ACTION), normal(ACTION).tanh(), normal()
     temperatures = torch.tensor([0.1, 1.0, 10.0], dtype=dtype)
-    cast = torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False) if autocast else torch.autocast("cpu", enabled=False)
+    cast = autocast("bfloat16" if bfloat16 else "float32", torch.device("cpu"))
 
     def for_critic(parameters, *batch):
         with cast:
@@ -57,7 +58,7 @@ def build(side="critic", network="mlp", dtype=torch.float64, autocast=False, wid
         with cast:
             return actor_losses(actor, critic, parameters, *batch)
 
-    if autocast:  # as in an update: the first forward pass of the actor, and of critics, is made without a graph
+    if bfloat16:  # as in an update: the first forward pass of the actor, and of critics, is made without a graph
         with cast:
             critic_target(actor, critic, states, target, target, noise, temperatures, task)
     if side == "critic":
@@ -165,7 +166,7 @@ def test_a_task_sends_no_gradient_to_the_heads_of_other_tasks(layer):
 @networks
 @pytest.mark.parametrize("path", ["plain", "vmapped"])
 def test_in_bfloat16_every_parameter_learns_after_a_forward_pass_without_graph(side, network, path):
-    found, exact = (build(side, network, torch.float32, autocast, width=64, samples=64) for autocast in (True, False))
+    found, exact = (build(side, network, torch.float32, bfloat16, width=64, samples=64) for bfloat16 in (True, False))
     if path == "vmapped":
         found.task_gradients  # noqa: B018
     for objective in (found, exact):
@@ -174,6 +175,17 @@ def test_in_bfloat16_every_parameter_learns_after_a_forward_pass_without_graph(s
         assert parameter.grad.dtype == torch.float32 and parameter.grad.any(), f"{name} receives no gradient"
     error = (gradient(found) - gradient(exact)).norm() / gradient(exact).norm()
     assert 0 < error < 0.05  # and 0 would mean that nothing was computed in bfloat16
+
+
+def test_a_forward_pass_without_graph_leaves_no_cast_behind():
+    layer, rows = torch.nn.Linear(4, 4), torch.ones(2, 4)
+    with autocast("bfloat16", torch.device("cpu")):
+        with torch.no_grad():
+            layer(rows)
+        output = layer(rows)
+    assert output.dtype == torch.bfloat16
+    output.sum().backward()
+    assert layer.weight.grad is not None and layer.weight.grad.any()
 
 
 def test_a_bfloat16_agent_trains_every_parameter(small_agent, random_sample):
