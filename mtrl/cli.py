@@ -68,14 +68,15 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from mtrl.console import print_table
 
     header, rows = _LISTS[options.what]()
     table = Table(*header)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    print_table(table)
 
 
 Listing = tuple[list[str], list[list[str]]]

@@ -23,6 +23,11 @@ def say(text: str) -> None:
     Console(soft_wrap=True, highlight=False, markup=False).print(text)
 
 
+def print_table(table: Table) -> None:
+    """Print a table; into a file or pipe as wide as it needs to be."""
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
 class Reporter(Protocol):
     """Shows the progress of a run."""
 
@@ -129,10 +134,10 @@ def print_results(frame: "pandas.DataFrame", title: str) -> None:
     """Print the table of :meth:`EvaluationResult.to_frame`, as it is or as it was read back from CSV."""
     table = Table(title=title, title_justify="left")
     for name in ("task", "success", "95 % interval", "at last step", "return", "episodes"):
-        table.add_column(name, justify="left" if name == "task" else "right")
+        table.add_column(name, justify="left" if name == "task" else "right", no_wrap=name == "task")
     for task, row in frame.iterrows():
         table.add_row(*result_cells(str(task), row), end_section=bool(task == frame.index[-2]))
-    Console().print(table)
+    print_table(table)
 
 
 def result_cells(task: str, row: "pandas.Series") -> list[str]:
