@@ -171,10 +171,14 @@ class MTSAC(OffPolicyAlgorithm):
                 "mtrl.make_env(...); a single Gymnasium task is make_env('gym', tasks=['Pendulum-v1'])."
             )
         if unwrap_vec_normalize(env) is not None:
-            raise ConfigurationError("MTSAC takes no VecNormalize: rewards are scaled per task with reward_scale='std'.")
+            raise ConfigurationError(
+                "MTSAC takes no VecNormalize: rewards are scaled per task with reward_scale='std'."
+            )
         names = tuple(env.task_names)
         if getattr(self, "task_names", names) != names:
-            raise ConfigurationError(f"The agent learns the tasks {list(self.task_names)}, the environment has {list(names)}.")
+            raise ConfigurationError(
+                f"The agent learns the tasks {list(self.task_names)}, the environment has {list(names)}."
+            )
         self.task_names: tuple[str, ...] = names
         self.task_of_env: np.ndarray = np.asarray(env.task_of_env)
 
@@ -528,7 +532,7 @@ class MTSAC(OffPolicyAlgorithm):
                 if not name.endswith("_optimizer"):
                     part.load_state_dict(tensors[name])
                 elif name in tensors:
-                    # Moments come from the file; rates and the like from the settings, which the caller may have changed.
+                    # Moments come from the file, rates and the like from the settings that the caller may have changed.
                     groups = part.state_dict()["param_groups"]
                     part.load_state_dict({**tensors[name], "param_groups": groups})
         except (RuntimeError, ValueError, KeyError) as error:
@@ -541,14 +545,18 @@ class MTSAC(OffPolicyAlgorithm):
 
         :raises ConfigurationError: always
         """
-        raise ConfigurationError("A replay buffer is not saved as a pickle: a paused run keeps its own in its checkpoints.")
+        raise ConfigurationError(
+            "A replay buffer is not saved as a pickle: a paused run keeps its own in its checkpoints."
+        )
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
         """Refused: SB3 would read a pickle, which can run code.
 
         :raises ConfigurationError: always
         """
-        raise ConfigurationError("A replay buffer is not read from a pickle: a paused run keeps its own in its checkpoints.")
+        raise ConfigurationError(
+            "A replay buffer is not read from a pickle: a paused run keeps its own in its checkpoints."
+        )
 
     def _parts(self) -> dict[str, Any]:
         return {

@@ -55,7 +55,8 @@ def refuse_bad_settings(settings: dict[str, Any]) -> None:
     for name, low, included, high in _NUMBERS:
         value = settings[name]
         if not _real(value) or not low <= value <= high or (value == low and not included):
-            bounds = f"{'of at least' if included else 'above'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+            least = "of at least" if included else "above"
+            bounds = f"{least} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
             raise ConfigurationError(f"{name} must be a number {bounds}, found {value!r}.")
     rate, limit, batch_size = settings["learning_rate"], settings["max_grad_norm"], settings["batch_size"]
     if not callable(rate) and not (_real(rate) and 0.0 <= rate < math.inf):
@@ -63,7 +64,9 @@ def refuse_bad_settings(settings: dict[str, Any]) -> None:
     if limit is not None and not (_real(limit) and limit > 0.0):
         raise ConfigurationError(f"max_grad_norm must be a number above 0, or None for no clipping, found {limit!r}.")
     if batch_size is not None and not (_whole(batch_size) and batch_size > 0):
-        raise ConfigurationError(f"batch_size must be a positive multiple of the number of tasks, found {batch_size!r}.")
+        raise ConfigurationError(
+            f"batch_size must be a positive multiple of the number of tasks, found {batch_size!r}."
+        )
     entropy = settings["target_entropy"]
     if entropy != "auto" and not (_real(entropy) and math.isfinite(entropy)):
         raise ConfigurationError(f"target_entropy must be 'auto' or a number in nats, found {entropy!r}.")
