@@ -8,6 +8,7 @@ import argparse
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 from benchmarks.timing import markdown
 
@@ -32,8 +33,6 @@ def run_megabytes(transitions: int = 200_000, workers: int = 1, suite: str = "mt
 
 
 def _run(transitions: int, workers: int, suite: str) -> float:
-    import resource
-
     import numpy as np
     import psutil
 
@@ -49,10 +48,23 @@ def _run(transitions: int, workers: int, suite: str) -> float:
     for _ in range(transitions // env.num_envs):
         model.replay_buffer.add(observations, observations, actions, flat, flat.astype(bool), infos)
     model.learn(20 * env.num_envs)
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024.0 if sys.platform == "linux" else 1024.0**2)
     workers_memory = sum(child.memory_info().rss for child in psutil.Process().children(recursive=True))
     env.close()
-    return own + workers_memory / 2**20
+    return (_peak_bytes() + workers_memory) / 1e6
+
+
+def _peak_bytes() -> int:
+    """Peak of this process's resident set; what it holds now where the system does not tell the peak.
+
+    Not ``getrusage``: its peak is never below what the parent process held when it started this one.
+    """
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    import psutil
+
+    return psutil.Process().memory_info().rss
 
 
 def report() -> str:

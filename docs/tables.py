@@ -29,7 +29,9 @@ def suites() -> str:
 
 def networks() -> str:
     """Every network with the first line of its docstring."""
-    rows = [[f"`{name}`", (network.__doc__ or "").strip().splitlines()[0]] for name, network in sorted(NETWORKS.items())]
+    rows = [
+        [f"`{name}`", (network.__doc__ or "").strip().splitlines()[0]] for name, network in sorted(NETWORKS.items())
+    ]
     return _markdown(["`network=`", "architecture"], rows)
 
 

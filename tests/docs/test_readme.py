@@ -50,7 +50,9 @@ SMALL = [
 def fenced(language):
     """Lines or blocks of the pages in fences of a language: (page name, text)."""
     for page in PAGES:
-        for block in re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        for block in re.findall(
+            rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        ):
             yield page.name, block
 
 
@@ -69,7 +71,7 @@ def of_kind(*starts):
 
 
 def train(arguments, folder, monkeypatch, capsys):
-    """``python train.py`` in this process: a new one would spend most of its time on imports. Returns what it printed."""
+    """``python train.py`` in this process, since a new one would mostly import; returns what it printed."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     with pytest.raises(SystemExit) as ended:
