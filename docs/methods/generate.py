@@ -1,0 +1,119 @@
+"""Writes docs/methods from the registry and the docstrings: ``python -m docs.methods.generate``.
+
+A page stands for a file of agents/balancers. Only the part between the two comments is written; notes below it stay. A test
+fails when a page is not current.
+"""
+
+import inspect
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from agents.balancers import list_balancers
+from agents.balancers.base import BalancerRecord
+
+FOLDER = Path(__file__).resolve().parent
+BEGIN = "<!-- written by `python -m docs.methods.generate` from the docstrings -->"
+END = "<!-- end of the generated part -->"
+
+_PARAMETER = re.compile(r"^:param (\w+): (.*(?:\n[ ]+.*)*)", re.MULTILINE)
+_SITES = {"arXiv": "https://arxiv.org/abs/", "openreview": "https://openreview.net/forum?id="}
+
+
+def pages() -> dict[str, str]:
+    """Every page by file name, as it should be; notes come from the page on disk."""
+    modules: dict[str, list[BalancerRecord]] = defaultdict(list)
+    for record in list_balancers():
+        modules[record.balancer.__module__].append(record)
+    written = {_page(module): _with_notes(_page(module), _method_page(records)) for module, records in modules.items()}
+    return {**written, "README.md": _with_notes("README.md", _index())}
+
+
+def _page(module: str) -> str:
+    return module.rpartition(".")[2] + ".md"
+
+
+def _with_notes(name: str, generated: str) -> str:
+    path = FOLDER / name
+    _, _, notes = path.read_text(encoding="utf-8").partition(END) if path.exists() else ("", "", "\n")
+    return f"{generated}{END}{notes}"
+
+
+def _index() -> str:
+    lines = [
+        "# The methods",
+        "",
+        BEGIN,
+        "",
+        "| method | family | cost | actor | what it does | paper |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for record in list_balancers():
+        cells = [
+            f"[`{record.name}`]({_page(record.balancer.__module__)})",
+            record.family,
+            record.cost,
+            "no" if record.balancer.needs_positive_losses else "yes",
+            record.summary,
+            _link(record.paper),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _method_page(records: list[BalancerRecord]) -> str:
+    module = inspect.getmodule(records[0].balancer)
+    title = (inspect.getdoc(module) or "").splitlines()[0].rstrip(".")
+    parts = [f"# {title}", BEGIN, *(_section(record) for record in records)]
+    return "\n\n".join(parts) + "\n\n"
+
+
+def _section(record: BalancerRecord) -> str:
+    text = inspect.getdoc(record.balancer) or ""
+    prose, _, _ = text.partition("\n:param ")
+    prose = prose.strip().replace("\nDiffers from", "\n\nDiffers from").replace("``", "`")
+    parts = [f"## `{record.name}`", f"{record.summary[0].upper()}{record.summary[1:]}.", _facts(record), prose]
+    if record.options:
+        parts.append(_options(record, text))
+    return "\n\n".join(parts)
+
+
+def _facts(record: BalancerRecord) -> str:
+    kind = record.balancer
+    facts = [f"{record.family} space" if record.family != "scheduler" else "scheduler", record.cost, _link(record.paper)]
+    if kind.needs_positive_losses:
+        facts.append("needs positive losses: for critics only")
+    if kind.wants_after:
+        facts.append("looks at the losses again after the step")
+    if kind.composes_direction:
+        facts.append("composes a direction of its own: stands last in a composition")
+    return " · ".join(facts)
+
+
+def _options(record: BalancerRecord, text: str) -> str:
+    meanings = {name: " ".join(meaning.split()) for name, meaning in _PARAMETER.findall(text)}
+    parameters = inspect.signature(record.balancer).parameters
+    lines = ["| option | default | meaning |", "| --- | --- | --- |"]
+    for name in (name for name in parameters if name in record.options):
+        default = parameters[name].default
+        shown = "required" if default is inspect.Parameter.empty else f"`{default!r}`"
+        lines.append(f"| `{name}` | {shown} | {meanings.get(name, '').replace('``', '`')} |")
+    return "\n".join(lines)
+
+
+def _link(paper: str) -> str:
+    site, _, identifier = paper.partition(" ")
+    return f"[{paper}]({_SITES[site]}{identifier})" if site in _SITES else paper
+
+
+def main() -> None:
+    """Rewrite the pages that are not current."""
+    for name, text in pages().items():
+        path = FOLDER / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(f"docs/methods/{name} written")
+
+
+if __name__ == "__main__":
+    main()
