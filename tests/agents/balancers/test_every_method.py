@@ -51,6 +51,6 @@ def test_every_registered_method_says_what_it_promises():
     assert {record.name for record in list_balancers()} == set(TRAITS)
 
 
-for _name in [record.name for record in list_balancers() if record.name in TRAITS]:
+for _name, _traits in TRAITS.items():
     _case = f"Test_{_name}"
-    globals()[_case] = type(_case, (BalancerProperties,), {"name": _name, "traits": TRAITS[_name]})
+    globals()[_case] = type(_case, (BalancerProperties,), {"name": _name, "traits": _traits})
