@@ -23,6 +23,7 @@ from typing_extensions import Self
 from agents.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
 from agents.balancers import Balancer, make_balancer
 from agents.errors import ConfigurationError
+from agents.layers import takes_grouped_parameters
 from agents.metrics import UpdateMetrics, with_prefix
 from agents.normalize import RewardScale
 from agents.objective import TaskObjective
@@ -439,6 +440,7 @@ class MTSAC(OffPolicyAlgorithm):
             losses,
             dict(module.named_parameters()),
             batch,
+            grouped=takes_grouped_parameters(module),
             step=self._n_updates,
             progress=self.progress,
             temperatures=self.temperature.value(),

@@ -5,98 +5,16 @@ each group) to ``outputs [E, G, B, O]`` for its E ensemble members. An update us
 """
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from agents.affine import shared_affine
 from agents.errors import ConfigurationError, unknown_name
+from agents.layers import TASK_IDS, EnsembleLayerNorm, EnsembleLinear, TaskEncoding, TaskHeads
 
-TASK_IDS = ("one_hot", "embedding", "none")
-
-
-class EnsembleLinear(nn.Module):
-    """E affine maps as one parameter, so that an ensemble costs one batched matrix product.
-
-    Initialised as the Meta-World+ baselines are: He-uniform weights with zero bias, or, for a head,
-    weights and bias uniform in ``+-head_scale``.
-    """
-
-    def __init__(
-        self, members: int, inputs: int, outputs: int, generator: torch.Generator, head_scale: float | None = None
-    ) -> None:
-        super().__init__()
-        bound = math.sqrt(6.0 / inputs) if head_scale is None else head_scale
-        self.weight = nn.Parameter(torch.empty(members, inputs, outputs).uniform_(-bound, bound, generator=generator))
-        self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
-        if head_scale is not None:
-            nn.init.uniform_(self.bias, -head_scale, head_scale, generator=generator)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """``[E, N, F] -> [E, N, O]``."""
-        return shared_affine(inputs, self.weight, self.bias)
-
-
-class EnsembleLayerNorm(nn.Module):
-    """Layer normalisation with one gain and one offset per ensemble member."""
-
-    def __init__(self, members: int, features: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(members, 1, features))
-        self.bias = nn.Parameter(torch.zeros(members, 1, features))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """``[E, N, F] -> [E, N, F]``."""
-        normalised = nn.functional.layer_norm(inputs, inputs.shape[-1:])
-        return torch.addcmul(self.bias, normalised, self.weight)
-
-
-class TaskHeads(nn.Module):
-    """One linear head per task and ensemble member: weight ``[E, K, F, O]``."""
-
-    def __init__(
-        self, members: int, num_tasks: int, inputs: int, outputs: int, generator: torch.Generator, head_scale: float
-    ) -> None:
-        super().__init__()
-        weight = torch.empty(members, num_tasks, inputs, outputs)
-        bias = torch.empty(members, num_tasks, 1, outputs)
-        self.weight = nn.Parameter(weight.uniform_(-head_scale, head_scale, generator=generator))
-        self.bias = nn.Parameter(bias.uniform_(-head_scale, head_scale, generator=generator))
-
-    def forward(self, inputs: Tensor, task: Tensor) -> Tensor:
-        """``[E, G, B, F], [G] -> [E, G, B, O]``."""
-        return inputs @ self.weight[:, task] + self.bias[:, task]
-
-
-class TaskEncoding(nn.Module):
-    """What a network is told about the task: a one-hot vector, a learned embedding, or nothing.
-
-    :param kind: ``one_hot`` (size K), ``embedding`` (a learned unit vector of `embedding_size`) or ``none`` (size 0)
-    """
-
-    table: Tensor
-
-    def __init__(self, num_tasks: int, kind: str, embedding_size: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.kind = kind
-        if kind == "one_hot":
-            self.register_buffer("table", torch.eye(num_tasks), persistent=False)
-        elif kind == "embedding":
-            self.table = nn.Parameter(torch.randn(num_tasks, embedding_size, generator=generator))
-        elif kind == "none":
-            self.register_buffer("table", torch.zeros(num_tasks, 0), persistent=False)
-        else:
-            raise unknown_name("task_id", kind, TASK_IDS)
-        self.size = self.table.shape[1]
-
-    def forward(self, task: Tensor) -> Tensor:
-        """``[G] -> [G, size]``."""
-        code = self.table[task]
-        return nn.functional.normalize(code, dim=-1) if self.kind == "embedding" else code
-
+__all__ = ["NETWORKS", "TASK_IDS", "MLP", "MultiHead", "make_network"]
 
 class MLP(nn.Module):
     """Shared trunk and one shared head; the task is part of the input.

@@ -1,7 +1,9 @@
 """K task losses of one set of parameters, and their K gradients at the price of one backward pass.
 
 A batch is stratified by task and a sample belongs to one task only, so the K gradients need the same matrix products
-as the gradient of the mean, grouped by task: ``vmap(grad(loss))`` over the task axis computes exactly those.
+as the gradient of the mean, grouped by task. Layers that take grouped parameters (agents/layers.py) give every task its
+own copy of the parameters, without memory, and one ordinary backward pass returns the gradient of every copy; any other
+loss is differentiated by ``vmap(grad(loss))``, which computes the same at a higher cost per call.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-from agents.affine import folded_tasks
 
 Parameters = Mapping[str, Tensor]
 LossFunction = Callable[..., tuple[Tensor, dict[str, Tensor]]]
@@ -24,6 +24,7 @@ class TaskObjective:
         every metric has G as its first dimension
     :param parameters: the P balanced parameters by name
     :param batch: tensors with the K tasks as first dimension
+    :param grouped: whether the loss function takes grouped parameters: `takes_grouped_parameters` of its network
     :param step: updates made so far
     :param progress: what balancers may know beyond the losses (returns and success per task)
     :param temperatures: entropy temperatures of the tasks ``[K]``, for balancers that look at them
@@ -36,6 +37,7 @@ class TaskObjective:
         parameters: Parameters,
         batch: Sequence[Tensor],
         *,
+        grouped: bool = False,
         step: int = 0,
         progress: Any = None,
         temperatures: Tensor | None = None,
@@ -44,6 +46,7 @@ class TaskObjective:
         self.loss_function = loss_function
         self.parameters = dict(parameters)
         self.batch = tuple(batch)
+        self.grouped = grouped
         self.step = step
         self.progress = progress
         self.temperatures = temperatures
@@ -76,13 +79,7 @@ class TaskObjective:
     def task_gradients(self) -> dict[str, Tensor]:
         """Gradient of every task by parameter name, each ``[K, *shape]``."""
         if self._task_gradients is None:
-            per_task = torch.func.grad_and_value(self._one_task, has_aux=True)
-            over_tasks = torch.func.vmap(per_task, in_dims=(None, *(0 for _ in self.batch)))
-            detached = {name: parameter.detach() for name, parameter in self.parameters.items()}
-            with folded_tasks():
-                gradients, (losses, metrics) = over_tasks(detached, *(tensor.unsqueeze(1) for tensor in self.batch))
-            self._task_gradients = gradients
-            self._losses, self._metrics = losses.detach(), metrics
+            self._task_gradients = self._by_copies() if self.grouped else self._by_vmap()
         return self._task_gradients
 
     @cached_property
@@ -131,7 +128,30 @@ class TaskObjective:
 
     def _forward(self) -> None:
         losses, metrics = self.loss_function(self.parameters, *self.batch)
-        self._graph, self._losses = losses, losses.detach()
+        self._graph = losses
+        self._keep(losses, metrics)
+
+    def _by_copies(self) -> dict[str, Tensor]:
+        copies = {
+            name: parameter.detach().expand(self.num_tasks, *parameter.shape).requires_grad_()
+            for name, parameter in self.parameters.items()
+        }
+        losses, metrics = self.loss_function(copies, *self.batch)
+        gradients = torch.autograd.grad(losses.sum(), list(copies.values()))
+        self._keep(losses, metrics)
+        return dict(zip(copies, gradients, strict=True))
+
+    def _by_vmap(self) -> dict[str, Tensor]:
+        over_tasks = torch.func.vmap(
+            torch.func.grad_and_value(self._one_task, has_aux=True), in_dims=(None, *(0 for _ in self.batch))
+        )
+        detached = {name: parameter.detach() for name, parameter in self.parameters.items()}
+        gradients, (losses, metrics) = over_tasks(detached, *(tensor.unsqueeze(1) for tensor in self.batch))
+        self._keep(losses, metrics)
+        return gradients
+
+    def _keep(self, losses: Tensor, metrics: dict[str, Tensor]) -> None:
+        self._losses = losses.detach()
         self._metrics = {name: value.detach() for name, value in metrics.items()}
 
     def _one_task(self, parameters: Parameters, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from agents.balancers import make_balancer
 from agents.critics import ScalarValue
 from agents.networks import make_network
@@ -34,7 +35,7 @@ class Counted:
         return self.function(*inputs)
 
 
-def build(side="critic", network="mlp", dtype=torch.float64, bfloat16=False, width=8, samples=5):
+def build(side="critic", network="mlp", dtype=torch.float64, bfloat16=False, width=8, samples=5, grouped=True):
     """An objective of an actor or of critics with random weights and batch."""
     generator = torch.Generator().manual_seed(0)
     options = {"hidden_sizes": [width, width], "head_scale": 0.5, "generator": generator, **NETWORKS[network]}
@@ -65,7 +66,7 @@ def build(side="critic", network="mlp", dtype=torch.float64, bfloat16=False, wid
         loss, module, batch = Counted(for_critic), critic, (states, actions, target, task)
     else:
         loss, module, batch = Counted(for_actor), actor, (states, noise, temperatures, task)
-    return TaskObjective(loss, dict(module.named_parameters()), batch)
+    return TaskObjective(loss, dict(module.named_parameters()), batch, grouped=grouped)
 
 
 def k_backward_passes(objective):
@@ -82,9 +83,10 @@ def gradient(objective):
 
 @sides
 @networks
+@pytest.mark.parametrize("grouped", [True, False], ids=["copies", "vmap"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
-def test_vmapped_task_gradients_are_those_of_k_backward_passes(side, network, dtype, tolerance):
-    objective = build(side, network, dtype)
+def test_task_gradients_are_those_of_k_backward_passes(side, network, dtype, tolerance, grouped):
+    objective = build(side, network, dtype, grouped=grouped)
     expected = k_backward_passes(objective)
     torch.testing.assert_close(objective.jacobian, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
     assert expected.abs().max() > 1e-3
@@ -100,8 +102,10 @@ def test_the_gramian_is_the_jacobian_times_its_transpose(side, network):
 
 @sides
 @networks
-@pytest.mark.parametrize("touched", [(), ("losses",), ("task_gradients",), ("losses", "gramian"), ("jacobian", "losses")])
-def test_the_weighted_backward_pass_is_the_gradient_of_the_weighted_mean_whatever_was_touched_before(side, network, touched):
+@pytest.mark.parametrize(
+    "touched", [(), ("losses",), ("task_gradients",), ("losses", "gramian"), ("jacobian", "losses")]
+)
+def test_the_weighted_backward_pass_is_that_of_the_weighted_mean_whatever_was_touched_before(side, network, touched):
     objective = build(side, network)
     for attribute in touched:
         getattr(objective, attribute)
