@@ -9,7 +9,7 @@ from agents.balancers.options import require_not_negative
 from agents.balancers.solvers import face_solve, min_norm_point, quadratic, shifted
 from agents.errors import ConfigurationError
 
-_FAR = 1e4  # multiplier beyond which the min-norm point of the hull counts as zero
+_FAR = 1e9  # multiplier beyond which the min-norm point of the hull counts as zero
 
 
 def conflict_averse(gramian: Tensor, c: float) -> tuple[Tensor, Tensor]:
@@ -29,7 +29,9 @@ def conflict_averse(gramian: Tensor, c: float) -> tuple[Tensor, Tensor]:
         weights = min_norm_point(shifted(gramian, 1 / scale), passive)
         passive = weights > 0
         reach = scale * quadratic(gramian, weights).sqrt()
-        done = ((reach - radius).abs() <= 1e-10 * radius) | ((reach < radius) & (scale >= _FAR * (1 + c)))
+        left = quadratic(gramian, 1 / gramian.shape[-1] + scale.unsqueeze(-1) * weights)  # ||d||^2
+        stationary = (left <= 1e-14 * gramian.mean((-2, -1))) | (scale >= _FAR * (1 + c))
+        done = ((reach - radius).abs() <= 1e-10 * radius) | ((reach < radius) & stationary)
         if bool(done.all()):
             break
         low, high = torch.where(reach < radius, scale, low), torch.where(reach > radius, scale, high)

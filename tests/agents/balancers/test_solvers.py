@@ -29,7 +29,7 @@ def rows(kind, size, seed=0, parameters=100):
     generator = torch.Generator().manual_seed(seed)
     jacobian = torch.randn(size, parameters, generator=generator, dtype=torch.float64)
     if kind == "agreeing":
-        jacobian += jacobian[:1]
+        jacobian = jacobian + jacobian[:1]
     if kind == "rank two":
         jacobian = jacobian[:, :2] @ jacobian[:2]
     if kind == "twins":
@@ -146,8 +146,8 @@ def test_power_balance_leaves_out_tasks_without_gradient():
 def test_the_conflict_averse_direction_is_the_optimum_of_primal_and_dual(kind, size, c):
     gramian = gramian_of(kind, size)
     weights, multiplier = conflict_averse(gramian, c)
-    mean_norm = gramian.mean().sqrt()
-    assert multiplier * quadratic(gramian, weights).sqrt() == pytest.approx(c * mean_norm, rel=1e-6), "on the sphere"
+    mean_norm = gramian.mean().sqrt().item()
+    assert (multiplier * quadratic(gramian, weights).sqrt()).item() == pytest.approx(c * mean_norm, rel=1e-6), "on the sphere"
     direction = 1 / size + multiplier * weights
     dual = weights @ gramian.mean(-1) + c * mean_norm * quadratic(gramian, weights).sqrt()
     gains = gramian @ direction
@@ -164,10 +164,12 @@ def test_a_conflict_averse_direction_vanishes_where_zero_is_in_the_hull_and_c_is
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6, 1e12])
-def test_weights_on_the_simplex_do_not_depend_on_the_scale_of_the_gradients(scale):
+def test_the_min_norm_point_does_not_depend_on_the_scale_of_the_gradients(scale):
     for kind in KINDS:
         gramian = gramian_of(kind, 10)
-        torch.testing.assert_close(min_norm_point(scale * gramian), min_norm_point(gramian), rtol=1e-6, atol=1e-9)
+        plain, scaled = min_norm_point(gramian), min_norm_point(scale * gramian)
+        apart = quadratic(gramian, plain - scaled).sqrt()
+        assert apart <= 1e-6 * gramian.diagonal().min().sqrt(), kind
 
 
 def test_problems_solved_together_are_solved_as_alone():
