@@ -8,8 +8,8 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from agents import MTSAC
 
+from agents import MTSAC
 from envs import make_suite
 
 torch.set_num_threads(1)  # sums in a fixed order, and no quarrel over cores

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from agents import Balancer, BalancerError, ConfigurationError, list_balancers, make_balancer, register_balancer
 from agents.balancers.base import _REGISTRY
 from agents.objective import TaskObjective
@@ -34,7 +35,9 @@ class Spy(Balancer):
     wants_after = True
 
     def forward(self, tasks):
-        self.seen = SimpleNamespace(losses=tasks.losses, gramian=tasks.gramian, jacobian=tasks.jacobian, step=tasks.step)
+        self.seen = SimpleNamespace(
+            losses=tasks.losses, gramian=tasks.gramian, jacobian=tasks.jacobian, step=tasks.step
+        )
         return 1 / tasks.losses
 
     def observe(self, losses):

@@ -65,7 +65,8 @@ def test_two_processes_with_one_seed_give_equal_agents():
 
 
 def global_state():
-    return pickle.dumps((random.getstate(), np.random.get_state(), torch.get_rng_state().numpy().tobytes()))
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    return pickle.dumps((random.getstate(), numpy_state, torch.get_rng_state().numpy().tobytes()))
 
 
 @options
@@ -85,7 +86,9 @@ def test_the_global_generators_are_never_touched(pointmass, small_agent, options
 def test_global_seeds_do_not_change_the_agent(small_agent, fingerprint):
     prints = []
     for seed in (0, 1):
-        random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
         prints.append(fingerprint(trained(small_agent, 20)))
     assert prints[0] == prints[1]
 

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import pytest
 import torch
-from agents import MTSAC
 
+from agents import MTSAC
 from envs import make_suite
 
 SUITE = make_suite("pointmass", num_tasks=4)  # opposite goals in pairs, and rewards spread by a factor of 100

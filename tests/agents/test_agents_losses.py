@@ -5,12 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
+
 from agents import ConfigurationError
 from agents.critics import ScalarValue
 from agents.policies import squashed_sample
 from agents.temperature import Temperature
 from agents.updates import actor_losses, critic_losses, critic_target
-from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
 
 class Constant(torch.nn.Module):
@@ -66,9 +67,7 @@ def test_the_actor_loss_is_temperature_times_log_probability_minus_the_smaller_v
     actor, critic = ConstantActor([0.3, -1.0]), ConstantCritic([7.0], [5.0])
     temperatures = torch.tensor([0.1, 2.0], dtype=torch.float64)
     noise = torch.randn(2, 3, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    losses, metrics = actor_losses(
-        actor, critic, dict(actor.named_parameters()), STATES, noise, temperatures, TASKS
-    )
+    losses, metrics = actor_losses(actor, critic, dict(actor.named_parameters()), STATES, noise, temperatures, TASKS)
     _, log_probability = squashed_sample(torch.full_like(noise, 0.3), torch.full_like(noise, -1.0), noise)
     torch.testing.assert_close(losses, temperatures * log_probability.mean(1) - 5.0)
     torch.testing.assert_close(metrics["log_probability"], log_probability.mean(1))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from agents import ConfigurationError
 from agents.networks import NETWORKS, EnsembleLayerNorm, EnsembleLinear, make_network
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from agents import ConfigurationError
 
 REFUSED = [
@@ -59,7 +60,13 @@ def test_what_cannot_work_is_refused_in_one_sentence(small_agent, options, sente
 
 @pytest.mark.parametrize(
     "options",
-    [{"learning_starts": np.int64(40)}, {"gamma": np.float32(0.9)}, {"gamma": 1}, {"max_grad_norm": None}, {"tau": 1.0}],
+    [
+        {"learning_starts": np.int64(40)},
+        {"gamma": np.float32(0.9)},
+        {"gamma": 1},
+        {"max_grad_norm": None},
+        {"tau": 1.0},
+    ],
     ids=str,
 )
 def test_numbers_of_numpy_and_the_ends_of_ranges_are_taken(small_agent, options):

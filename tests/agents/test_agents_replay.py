@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+
 from agents import ConfigurationError
 from agents.replay import TaskReplayBuffer, samples_per_task
 
@@ -149,7 +150,6 @@ def test_the_ring_stores_the_state_without_the_one_hot(small_agent):
 
 def test_actions_are_stored_scaled_to_one_whatever_their_bounds():
     from agents import MTSAC
-
     from envs import make_suite
 
     with make_env_closing(make_suite("gym", tasks=["Pendulum-v1"])) as env:  # torques within [-2, 2]

@@ -8,7 +8,6 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from agents import MTSAC, AgentFileError, ConfigurationError
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CheckpointCallback,
@@ -17,6 +16,8 @@ from stable_baselines3.common.callbacks import (
 )
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+
+from agents import MTSAC, AgentFileError, ConfigurationError
 
 # ---------------------------------------------------------------------- learning
 
@@ -112,7 +113,8 @@ def test_predict_takes_one_observation_or_many(small_agent):
         single, _ = agent.predict(observation, deterministic=True)
         assert single.shape == (2,)
         np.testing.assert_allclose(single, action, atol=1e-6)
-    np.testing.assert_allclose(agent.predict(observations.astype(np.float64), deterministic=True)[0], actions, atol=1e-6)
+    doubles, _ = agent.predict(observations.astype(np.float64), deterministic=True)
+    np.testing.assert_allclose(doubles, actions, atol=1e-6)
 
 
 def test_a_stochastic_prediction_spreads_and_a_deterministic_one_does_not(small_agent):
@@ -234,7 +236,9 @@ def test_set_env_takes_the_same_tasks_only(small_agent, pointmass):
     agent.set_env(pointmass(seed=9))
     agent.learn(100, log_interval=None, reset_num_timesteps=False)
     assert agent.num_timesteps == 200
-    with pytest.raises(ConfigurationError, match=r"learns the tasks \['point-0'.*the environment has \['point-0', 'point-1'\]"):
+    with pytest.raises(
+        ConfigurationError, match=r"learns the tasks \['point-0'.*environment has \['point-0', 'point-1'\]"
+    ):
         agent.set_env(pointmass(num_tasks=2))
     assert agent.env.num_tasks == 4
 
@@ -328,7 +332,7 @@ def test_only_optimizers_can_be_left_out(small_agent, tmp_path):
         agent.save(tmp_path / key, exclude=exclude)
         names[key] = {name for name in zipfile.ZipFile(tmp_path / f"{key}.zip").namelist() if name.endswith(".pth")}
     assert names["all"] == names["sb3"]
-    assert {name for name in names["all"] - names["light"]} == {
+    assert names["all"] - names["light"] == {
         "actor_optimizer.pth",
         "critic_optimizer.pth",
         "temperature_optimizer.pth",
@@ -341,7 +345,8 @@ def test_only_optimizers_can_be_left_out(small_agent, tmp_path):
 
 
 def test_an_agent_file_holds_json_and_tensors_alone(small_agent, tmp_path):
-    small_agent(gamma=np.float32(0.9), learning_starts=np.int64(40)).learn(100, log_interval=None).save(tmp_path / "agent")
+    agent = small_agent(gamma=np.float32(0.9), learning_starts=np.int64(40))
+    agent.learn(100, log_interval=None).save(tmp_path / "agent")
     with zipfile.ZipFile(tmp_path / "agent.zip") as archive:
         text = archive.read("data").decode()
         assert ":serialized:" not in text and json.loads(text)["settings"]["learning_starts"] == 40
