@@ -66,7 +66,7 @@ class AgentConfig:
     ent_coef: str | Positive = "auto"
     temperature: Annotated[str, Choice(("per_task", "shared"))] = "per_task"
     target_entropy: float | Annotated[str, Choice(("auto",))] = "auto"
-    reward_scale: Annotated[str, Choice(("none", "std"))] = "none"
+    reward_scale: Positive | Annotated[str, Choice(("none", "std"))] = "none"
     max_grad_norm: Positive | None = 1.0
     actor_weight_decay: NotNegative = 0.0
     adam_epsilon: Positive = 1e-5

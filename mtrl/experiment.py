@@ -139,7 +139,7 @@ def _recorded(folder: RunFolder) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         folder.close(INTERRUPTED)
-        say(f"Stopped. What was measured, and the agent as it is now, are in {folder.path}")
+        say(f"Stopped. All that was done until now is in {folder.path}")
         raise
     except Exception as error:
         folder.close(FAILED, error=sentence(error))
