@@ -46,10 +46,10 @@ class DualBalancing(Balancer):
         gradients = self.memory.gradients_of(self, tasks)
         self.memory.updates += 1
         if self.num_tasks == 1:
-            return gradients[0]
+            return gradients[..., 0, :]
         of_logs = gradients / (tasks.losses + EPSILON).unsqueeze(-1)
         smooth = self.memory.blend(of_logs, 1 - self.beta / self.memory.updates**self.beta_sigma)
         norms = smooth.norm(dim=-1)
-        stretch = norms.amax() / torch.where(norms > 0, norms, torch.ones_like(norms))
+        stretch = norms.amax(-1, keepdim=True) / torch.where(norms > 0, norms, torch.ones_like(norms))
         self._weights = stretch / (tasks.losses + EPSILON)
-        return stretch @ smooth / self.num_tasks
+        return (stretch.unsqueeze(-2) @ smooth).squeeze(-2) / self.num_tasks

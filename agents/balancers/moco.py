@@ -27,7 +27,9 @@ class MoCo(Balancer):
     keeps the weights near uniform as long as the losses are small. One task gets its plain gradient.
 
     :param beta: step of the gradient averages
+    :param beta_sigma: how fast that step shrinks with time
     :param gamma: step of the weights
+    :param gamma_sigma: how fast that step shrinks with time
     :param rho: pull of the weights towards uniform
     :param norm: ``loss`` or ``none``
     """
@@ -65,7 +67,7 @@ class MoCo(Balancer):
         gradients = self.memory.gradients_of(self, tasks)
         self.memory.updates += 1
         if self.num_tasks == 1:
-            return gradients[0]
+            return gradients[..., 0, :]
         if self.norm == "loss":
             norms = gradients.norm(dim=-1)
             gradients = gradients * (tasks.losses / torch.where(norms > 0, norms, torch.ones_like(norms))).unsqueeze(-1)
@@ -74,4 +76,4 @@ class MoCo(Balancer):
         step = self.gamma / self.memory.updates**self.gamma_sigma
         self.shares = project_on_simplex(self.shares.to(smooth) - step * slope)
         self._weights = self.num_tasks * self.shares
-        return self.shares @ smooth
+        return (self.shares.unsqueeze(-2) @ smooth).squeeze(-2)
