@@ -68,7 +68,7 @@ class GroupedProduct(torch.autograd.Function):
         return torch.baddbmm(bias[0].to(precision), rows, shared)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         rows, shared = ctx.saved_tensors
         for_inputs = torch.bmm(gradient, shared.mT).to(ctx.precisions[0]) if ctx.needs_input_grad[0] else None
         by_task = gradient.unflatten(1, (ctx.copies, -1))  # [E, K, B, O]

@@ -64,6 +64,6 @@ class RewardScale(nn.Module):
 
     def scaled(self, rewards: Tensor) -> Tensor:
         """Scaled rewards ``[K, B]`` of raw ``rewards [K, B]``."""
-        if self.kind == "none":
-            return rewards
-        return rewards / self.scale()[:, None] if self.kind == "std" else rewards * self.kind
+        if not isinstance(self.kind, str):
+            return rewards * self.kind
+        return rewards / self.scale()[:, None] if self.kind == "std" else rewards
