@@ -10,7 +10,7 @@ WORKERS ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
-SOURCES := mtrl agents envs benchmarks tests train.py
+SOURCES := mtrl agents envs benchmarks tests docs train.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev train test lint docs bench clean
@@ -34,8 +34,9 @@ lint: setup-dev ## check style and types
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 
-docs: setup ## write the tables of README.md and docs/ from the registries
-	$(BIN)/python docs/tables.py
+docs: setup ## write the tables and the pages of methods from the registries
+	$(BIN)/python -m docs.tables
+	$(BIN)/python -m docs.methods.generate
 
 bench: setup ## measure what docs/performance.md states
 	$(BIN)/python -m benchmarks $(ARGS)

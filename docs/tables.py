@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and the guides from the registries: ``python docs/tables.py``.
+"""Writes the tables of README.md and the guides from the registries: ``python -m docs.tables``.
 
 A table stands between ``<!-- table: name -->`` and ``<!-- end of table -->``; a test fails when one is not current.
 """

@@ -15,7 +15,7 @@ _spec.loader.exec_module(tables)
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
 def test_the_tables_of_a_page_are_current(page):
     text = page.read_text(encoding="utf-8")
-    assert tables.with_tables(text) == text, "a registry has changed: run `python docs/tables.py` and commit the pages"
+    assert tables.with_tables(text) == text, "a registry has changed: run `make docs` and commit the pages"
 
 
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
