@@ -1,9 +1,16 @@
 """From a config to the things it describes: environments, agent."""
 
+import torch
+
 from agents import MTSAC
 from envs import MultiTaskVecEnv, TaskSuite
 from mtrl.config import RunConfig
 from mtrl.evaluation import EvaluationResult, Policy, available_cores, evaluate
+
+
+def use_threads(config: RunConfig) -> None:
+    """Give the learning process its threads: more than the cores that simulation leaves it would only wait."""
+    torch.set_num_threads(config.threads or max(available_cores() - config.env.workers, 1))
 
 
 def make_training_env(config: RunConfig, suite: TaskSuite) -> MultiTaskVecEnv:

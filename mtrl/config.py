@@ -153,6 +153,7 @@ class RunConfig:
     :param seed: fixes the environments, the agent and its exploration
     :param total_env_steps: transitions over all tasks; None is ``env.steps_per_task`` for each
     :param device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``
+    :param threads: threads of the learning process; None leaves a core to every simulating process
     :param run_dir: the run's folder; None names it by the content of the config, inside `runs_dir`
     :param debug: show tracebacks
     """
@@ -166,6 +167,7 @@ class RunConfig:
     seed: Amount = 1
     total_env_steps: Count | None = None
     device: str = "auto"
+    threads: Count | None = None
     run_dir: str | None = None
     runs_dir: str = "runs"
     debug: bool = False
@@ -195,7 +197,7 @@ class RunConfig:
     def identity(self) -> str:
         """Eight hexadecimal digits that change when anything that can change a result does."""
         values = self.to_dict()
-        for key in ("tracking", "run_dir", "runs_dir", "debug", "seed"):
+        for key in ("tracking", "threads", "run_dir", "runs_dir", "debug", "seed"):
             del values[key]
         for group in ("env", "evaluation"):
             del values[group]["workers"]

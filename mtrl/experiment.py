@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents import MTSAC
 from envs import TaskSuite
-from mtrl.build import Evaluator, make_agent, make_training_env
+from mtrl.build import Evaluator, make_agent, make_training_env, use_threads
 from mtrl.callbacks import EvaluationCallback, Every, MetricsCallback, in_order
 from mtrl.config import RunConfig
 from mtrl.console import make_reporter, print_files, print_results, say
@@ -59,6 +59,7 @@ def run(config: RunConfig) -> Result:
         print_results(folder.results(), title)
         return Result(folder.path, folder.results(), skipped=True)
 
+    use_threads(config)
     suite = config.make_suite()
     folder.claim(config)
     with _recorded(folder), ExitStack() as stack:
