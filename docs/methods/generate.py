@@ -9,13 +9,14 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from agents.balancers import list_balancers
+from agents.balancers import Balancer, list_balancers
 from agents.balancers.base import BalancerRecord
 
 FOLDER = Path(__file__).resolve().parent
 BEGIN = "<!-- written by `python -m docs.methods.generate` from the docstrings -->"
 END = "<!-- end of the generated part -->"
 
+_REQUIRED = {"static": {"weights": [1.0, 1.0]}}  # what a method cannot be made without, for two tasks
 _PARAMETER = re.compile(r"^:param (\w+): (.*(?:\n[ ]+.*)*)", re.MULTILINE)
 _SITES = {"arXiv": "https://arxiv.org/abs/", "openreview": "https://openreview.net/forum?id="}
 
@@ -53,7 +54,7 @@ def _index() -> str:
             f"[`{record.name}`]({_page(record.balancer.__module__)})",
             record.family,
             record.cost,
-            "no" if record.balancer.needs_positive_losses else "yes",
+            "no" if _made(record).needs_positive_losses else "yes",
             record.summary,
             _link(record.paper),
         ]
@@ -79,7 +80,7 @@ def _section(record: BalancerRecord) -> str:
 
 
 def _facts(record: BalancerRecord) -> str:
-    kind = record.balancer
+    kind = _made(record)
     facts = [f"{record.family} space" if record.family != "scheduler" else "scheduler", record.cost, _link(record.paper)]
     if kind.needs_positive_losses:
         facts.append("needs positive losses: for critics only")
@@ -99,6 +100,11 @@ def _options(record: BalancerRecord, text: str) -> str:
         shown = "required" if default is inspect.Parameter.empty else f"`{default!r}`"
         lines.append(f"| `{name}` | {shown} | {meanings.get(name, '').replace('``', '`')} |")
     return "\n".join(lines)
+
+
+def _made(record: BalancerRecord) -> Balancer:
+    """An instance with default options, since those may decide what the method needs."""
+    return record.make(2, **_REQUIRED.get(record.name, {}))
 
 
 def _link(paper: str) -> str:
