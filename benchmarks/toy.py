@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import sys
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -91,9 +92,12 @@ def run_entry(method: Entry, **protocol: Any) -> Descent:
 
 def run_all(processes: int, **protocol: Any) -> dict[str, Descent]:
     """Descend by every method, in parallel processes."""
+    descents = {}
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        descents = pool.map(partial(run_entry, **protocol), ENTRIES, chunksize=1)
-    return {method.label: descent for method, descent in zip(ENTRIES, descents, strict=True)}
+        for method, descent in zip(ENTRIES, pool.imap(partial(run_entry, **protocol), ENTRIES), strict=True):
+            descents[method.label] = descent
+            print(f"{method.label}: {descent.reached.sum()} of {len(STARTS)}", file=sys.stderr, flush=True)
+    return descents
 
 
 def table(descents: dict[str, Descent]) -> str:

@@ -1,7 +1,7 @@
 """Writes docs/methods from the registry and the docstrings: ``python -m docs.methods.generate``.
 
-A page stands for a file of agents/balancers. Only the part between the two comments is written; notes below it stay. A test
-fails when a page is not current.
+A page stands for a file of agents/balancers. Only the part between the two comments is written; notes below it stay.
+A test fails when a page is not current.
 """
 
 import inspect
@@ -81,7 +81,8 @@ def _section(record: BalancerRecord) -> str:
 
 def _facts(record: BalancerRecord) -> str:
     kind = _made(record)
-    facts = [f"{record.family} space" if record.family != "scheduler" else "scheduler", record.cost, _link(record.paper)]
+    family = record.family if record.family == "scheduler" else f"{record.family} space"
+    facts = [family, record.cost, _link(record.paper)]
     if kind.needs_positive_losses:
         facts.append("needs positive losses: for critics only")
     if kind.wants_after:

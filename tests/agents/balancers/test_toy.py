@@ -1,6 +1,7 @@
 """The two-objective toy problem: who reaches the Pareto front, who is stuck, and where they end.
 
-Ten published steps of Adam are made in one, its memory shortened alike; the outcomes are those of the published protocol.
+Ten published steps of Adam are made in one, its memory shortened alike; the outcomes are those of the published
+protocol.
 """
 
 from functools import cache
