@@ -16,6 +16,7 @@ from agents.layers import TASK_IDS, EnsembleLayerNorm, EnsembleLinear, TaskEncod
 
 __all__ = ["NETWORKS", "TASK_IDS", "MLP", "MultiHead", "make_network"]
 
+
 class MLP(nn.Module):
     """Shared trunk and one shared head; the task is part of the input.
 

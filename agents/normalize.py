@@ -31,7 +31,7 @@ class RewardScale(nn.Module):
         if isinstance(kind, str) and kind not in REWARD_SCALES:
             raise unknown_name("reward_scale", kind, REWARD_SCALES)
         if not isinstance(kind, str) and not kind > 0:
-            raise ConfigurationError(f"reward_scale must be one of {REWARD_SCALES} or a positive number, found {kind!r}.")
+            raise ConfigurationError(f"reward_scale must be none, std or a number above 0, found {kind!r}.")
         self.kind = kind
         for name in ("count", "mean", "squared"):
             self.register_buffer(name, torch.zeros(num_tasks, dtype=torch.float64))

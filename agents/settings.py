@@ -52,11 +52,11 @@ def refuse_bad_settings(settings: dict[str, Any]) -> None:
     for name, least in (("buffer_size", 1), ("train_freq", 1), ("learning_starts", 0), ("gradient_steps", 0)):
         if not _whole(settings[name]) or settings[name] < least:
             raise ConfigurationError(f"{name} must be a whole number of at least {least}, found {settings[name]!r}.")
-    for name, low, included, high in _NUMBERS:
+    for name, lowest, included, highest in _NUMBERS:
         value = settings[name]
-        if not _real(value) or not low <= value <= high or (value == low and not included):
-            least = "of at least" if included else "above"
-            bounds = f"{least} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+        if not _real(value) or not lowest <= value <= highest or (value == lowest and not included):
+            bounds = f"{'of at least' if included else 'above'} {lowest:g}"
+            bounds += f" and at most {highest:g}" if highest < math.inf else ""
             raise ConfigurationError(f"{name} must be a number {bounds}, found {value!r}.")
     rate, limit, batch_size = settings["learning_rate"], settings["max_grad_norm"], settings["batch_size"]
     if not callable(rate) and not (_real(rate) and 0.0 <= rate < math.inf):

@@ -19,8 +19,8 @@ from agents.balancers.solvers import power_balance
 class NashMTL(GramianWeighting):
     """Find ``a > 0`` with ``G a = 1 / a``; ``d = sum_k a_k g_k`` (Navon et al. 2022, claim 3.1 and algorithm 1).
 
-    As in the authors' code, ``G / ||G||`` takes the place of G, so that ``||d|| = sqrt(K ||G||)``, and d is clipped to
-    `max_norm`. Weights are ``K a``: the paper's direction. Invariant to the scale of any task, up to the length of d.
+    Then ``||d|| = sqrt(K)`` whatever the gradients, and the authors' code clips it to `max_norm`. Weights are ``K a``
+    after clipping: the paper's direction. Invariant to the scale of any task.
     Differs from the authors' code: an exact Newton solution of the convex potential ``a^T G a / 2 - sum log a``
     instead of 20 convex programs; a tiny ridge lets d shrink to zero at a Pareto-stationary point, where theirs has no
     solution; a task with zero gradient is left out of the bargain, with weight 0.
@@ -60,11 +60,8 @@ class NashMTL(GramianWeighting):
 
     def weigh(self, gramian: Tensor, precision: float) -> Tensor:
         size = gramian.shape[-1]
-        bargain = power_balance(gramian, 1.0, ridge=max(precision, 1e-9))
-        frobenius = torch.linalg.matrix_norm(gramian).unsqueeze(-1)
-        length = (size * frobenius).sqrt()
-        clip = (self.max_norm / length).clamp(max=1) if self.max_norm > 0 else torch.ones_like(length)
-        return size * bargain * frobenius.sqrt() * clip
+        clip = min(1.0, self.max_norm / size**0.5) if self.max_norm > 0 else 1.0
+        return size * clip * power_balance(gramian, 1.0, ridge=max(precision, 1e-9))
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self._updates)

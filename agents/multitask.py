@@ -1,0 +1,286 @@
+"""What every multitask off-policy agent has: tasks, a replay ring for each, the loop, logs and files.
+
+The face is Stable-Baselines3's. A subclass says what is learnt: it builds its parts and implements `train`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
+from typing_extensions import Self
+
+from agents.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
+from agents.errors import ConfigurationError
+from agents.metrics import UpdateMetrics
+from agents.normalize import RewardScale
+from agents.policies import MultiTaskPolicy
+from agents.progress import TaskProgress
+from agents.randomness import Generators
+from agents.replay import TaskReplayBuffer
+
+# Arguments of a constructor that belong to a session, not to the agent.
+NOT_SAVED = frozenset(
+    {"self", "__class__", "policy", "env", "device", "verbose", "tensorboard_log", "_init_setup_model", "unknown"}
+)
+
+
+class MultiTaskAlgorithm(OffPolicyAlgorithm):
+    """An SB3 off-policy algorithm that learns K tasks at once.
+
+    A subclass sets `settings`, `pipeline` and `generators` in its constructor; its `_setup_model` builds `policy`,
+    `reward_scale` and `metrics`, calls `_setup_memory` where there is an environment, and can be left out of the
+    constructor by ``_init_setup_model=False``.
+    """
+
+    policy: MultiTaskPolicy
+    settings: dict[str, Any]  # constructor arguments that `agent.zip` keeps
+    generators: Generators
+    pipeline: bool
+    reward_scale: RewardScale
+    metrics: UpdateMetrics
+    _exploration: torch.Generator
+    train_freq: int
+    replay_buffer: TaskReplayBuffer | None  # type: ignore[assignment]
+
+    # ------------------------------------------------------------------ tasks
+
+    def _adopt_tasks(self, env: Any) -> None:
+        if getattr(env, "num_tasks", None) is None:
+            raise ConfigurationError(
+                f"MTSAC needs an environment that names its tasks, found {type(env).__name__}: make one with "
+                "mtrl.make_env(...); a single Gymnasium task is make_env('gym', tasks=['Pendulum-v1'])."
+            )
+        if unwrap_vec_normalize(env) is not None:
+            raise ConfigurationError(
+                "MTSAC takes no VecNormalize: rewards are scaled per task with reward_scale='std'."
+            )
+        names = tuple(env.task_names)
+        if getattr(self, "task_names", names) != names:
+            raise ConfigurationError(
+                f"The agent learns the tasks {list(self.task_names)}, the environment has {list(names)}."
+            )
+        self.task_names: tuple[str, ...] = names
+        self.task_of_env: np.ndarray = np.asarray(env.task_of_env)
+
+    @property
+    def num_tasks(self) -> int:
+        """K."""
+        return len(self.task_names)
+
+    def _setup_memory(self) -> None:
+        self.progress = TaskProgress(self.task_of_env, self.num_tasks)
+        self.replay_buffer = TaskReplayBuffer(
+            self.buffer_size,
+            self.policy.state_size,
+            self.policy.action_size,
+            self.task_of_env,
+            self.generators.torch("replay"),
+            self.device,
+        )
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Continue in another environment of the same tasks; an agent loaded without one can learn from then on."""
+        self._adopt_tasks(env)
+        if self.env is None:
+            self.n_envs = len(self.task_of_env)
+        BaseAlgorithm.set_env(self, env, force_reset)
+        if self.replay_buffer is None:
+            self._setup_memory()
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed the environments; the agent's generators are its own, and no global generator is touched."""
+        if seed is not None and self.env is not None:
+            self.env.seed(seed)
+
+    # ------------------------------------------------------------------ the loop
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 4,
+        tb_log_name: str = "run",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Learn for `total_timesteps` transitions; simulation and learning overlap unless ``pipeline=False``.
+
+        :param log_interval: episodes between two log entries; None leaves logging to callbacks (`dump_logs`)
+        """
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        callback.on_training_start(locals(), globals())
+        while self.num_timesteps < total_timesteps:
+            callback.on_rollout_start()
+            for step in range(self.train_freq):
+                train = self._train_when_ready if self.pipeline and step == 0 else None
+                if not self._vector_step(callback, train, log_interval):
+                    callback.on_training_end()
+                    return self
+            callback.on_rollout_end()
+            if not self.pipeline:
+                self._train_when_ready()
+        callback.on_training_end()
+        return self
+
+    def _vector_step(
+        self, callback: BaseCallback, meanwhile: Callable[[], None] | None, log_interval: int | None
+    ) -> bool:
+        """One step of all N environments; False if a callback stops the training.
+
+        :param meanwhile: work for the time in which the environments simulate
+        """
+        assert self.env is not None and self._last_obs is not None
+        actions, scaled_actions = self._sample_action(self.learning_starts)
+        self.env.step_async(actions)
+        try:
+            if meanwhile is not None:
+                meanwhile()
+            new_obs, rewards, dones, infos = self.env.step_wait()
+        except BaseException:
+            self._last_obs = None  # the step in flight is lost: the next `learn` begins with a reset
+            raise
+        self.num_timesteps += self.env.num_envs
+        self._store_transition(self.replay_buffer, scaled_actions, new_obs, rewards, dones, infos)
+        self._update_info_buffer(infos, dones)
+        self.progress.observe(dones, infos)
+        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        callback.update_locals(locals())
+        go_on = callback.on_step() is not False
+        for _ in range(int(np.sum(dones))):
+            self._episode_num += 1
+            if log_interval is not None and self._episode_num % log_interval == 0:
+                self.dump_logs()
+        return go_on
+
+    def _sample_action(  # type: ignore[override]
+        self, learning_starts: int, action_noise: None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Actions for the environments and, scaled to [-1, 1], for the replay buffer; both ``[N, A]``."""
+        if self.num_timesteps < learning_starts:
+            shape = (len(self.task_of_env), self.policy.action_size)
+            scaled = torch.rand(shape, generator=self._exploration).mul_(2).sub_(1).numpy()
+            return self.policy.unscale_action(scaled), scaled
+        actions, _ = self.predict(self._last_obs, deterministic=False)  # type: ignore[arg-type]
+        return actions, self.policy.scale_action(actions)
+
+    def _store_transition(self, replay_buffer, buffer_action, new_obs, reward, dones, infos) -> None:  # type: ignore[no-untyped-def]
+        self.reward_scale.observe(
+            torch.as_tensor(reward, device=self.device), torch.as_tensor(self.task_of_env, device=self.device)
+        )
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+
+    def _train_when_ready(self) -> None:
+        # A loaded agent is past its learning starts, and its replay buffer is empty.
+        stored = self.replay_buffer is not None and self.replay_buffer.size() > 0
+        if stored and self.num_timesteps > self.learning_starts and self.gradient_steps > 0:
+            self.train(self.gradient_steps, self.batch_size)
+
+    # ------------------------------------------------------------------ logging
+
+    def dump_logs(self) -> None:
+        """Write the log: SB3's tags, one tag per task, and the means of all updates since the last call."""
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for tag, value in self.metrics.flush(self.task_names).items():
+            self.logger.record(tag, value)
+        for tag, values in (
+            ("rollout_return", self.progress.returns),
+            ("rollout_success", self.progress.successes),
+        ):
+            for task, value in zip(self.task_names, values.tolist(), strict=True):
+                if not np.isnan(value):
+                    self.logger.record(f"{tag}/{task}", value)
+        super().dump_logs()
+
+    # ------------------------------------------------------------------ files
+
+    def save(self, path: str | Path, exclude: Any = None, include: Any = None) -> None:  # type: ignore[override]
+        """Write ``agent.zip``: JSON and tensors only.
+
+        :param exclude: ``["optimizers"]`` leaves out what only further training needs; nothing else can be left out
+        :param include: nothing can be added to the file
+        """
+        without_optimizers = "optimizers" in (exclude or ())
+        parts = {name for name in self._parts() if not (without_optimizers and name.endswith("_optimizer"))}
+        # A schedule is code: the file keeps the rate that it starts with.
+        settings = {**self.settings, "learning_rate": float(self.lr_schedule(1.0))}
+        data = {
+            "algorithm": type(self).__name__,
+            "settings": settings,
+            "batch_size": self.batch_size,
+            "task_names": list(self.task_names),
+            "observation_space": space_to_json(self.observation_space),  # type: ignore[arg-type]
+            "action_space": space_to_json(self.action_space),  # type: ignore[arg-type]
+            "num_timesteps": self.num_timesteps,
+            "n_updates": self._n_updates,
+        }
+        write_agent(path, data, {name: self._parts()[name].state_dict() for name in sorted(parts)})
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls, path: str | Path, env: GymEnv | None = None, device: torch.device | str = "auto", **kwargs: Any
+    ) -> Self:
+        """Build the agent that `save` wrote; nothing is unpickled.
+
+        :param env: environment for further training; without it the agent predicts
+        :param kwargs: settings to change
+        :raises AgentFileError: if the file is no agent, or its tensors do not fit
+        """
+        data, tensors = read_agent(path, device)
+        foreign = sorted(NOT_SAVED & data["settings"].keys())
+        if foreign:
+            raise AgentFileError(f"{path} sets '{foreign[0]}', which belongs to a session and not to an agent.")
+        model = cls(**{**data["settings"], **kwargs, "device": device, "_init_setup_model": False})
+        model.task_names = tuple(data["task_names"])
+        model.observation_space, model.action_space = (
+            space_from_json(data[name]) for name in ("observation_space", "action_space")
+        )
+        model._setup_model()
+        if env is not None:
+            model.set_env(env)
+            model.set_random_seed(model.seed)
+        try:
+            for name, part in model._parts().items():
+                if not name.endswith("_optimizer"):
+                    part.load_state_dict(tensors[name])
+                elif name in tensors:
+                    # Moments come from the file, rates and the like from the settings that the caller may have changed.
+                    groups = part.state_dict()["param_groups"]
+                    part.load_state_dict({**tensors[name], "param_groups": groups})
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise AgentFileError(f"{path} does not fit the agent it describes: {error}") from error
+        model.num_timesteps, model._n_updates = data["num_timesteps"], data["n_updates"]
+        return model
+
+    def save_replay_buffer(self, path: Any) -> None:
+        """Refused: SB3 would write a pickle.
+
+        :raises ConfigurationError: always
+        """
+        raise ConfigurationError(
+            "A replay buffer is not saved as a pickle: a paused run keeps its own in its checkpoints."
+        )
+
+    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
+        """Refused: SB3 would read a pickle, which can run code.
+
+        :raises ConfigurationError: always
+        """
+        raise ConfigurationError(
+            "A replay buffer is not read from a pickle: a paused run keeps its own in its checkpoints."
+        )
+
+    def _parts(self) -> dict[str, Any]:
+        """Everything with a state dictionary, by the name it has in ``agent.zip``."""
+        raise NotImplementedError
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return list(self._parts()), []
