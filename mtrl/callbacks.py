@@ -77,7 +77,7 @@ class MetricsCallback(BaseCallback):
             self._write()
 
     def _write(self) -> None:
-        self.model.dump_logs()  # type: ignore[attr-defined]
+        self.model.dump_logs()
         self.written = self.num_timesteps
 
 
