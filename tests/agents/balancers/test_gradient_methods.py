@@ -206,7 +206,9 @@ def test_aligned_gradients_are_orthogonal_and_equally_long(scale_mode):
     values = torch.linalg.svdvals(tasks.jacobian).flip(0)
     length = {"min": values[0], "median": values[1], "rmse": values.square().mean().sqrt()}[scale_mode]
     direction = direction_of(make_balancer("aligned_mtl", num_tasks=4, scale_mode=scale_mode), tasks)
-    assert direction.norm().item() == pytest.approx(length.item() / 2)  # K orthogonal vectors, averaged: length / sqrt(K)
+    assert direction.norm().item() == pytest.approx(
+        length.item() / 2
+    )  # K orthogonal vectors, averaged: length / sqrt(K)
 
 
 def test_upgrad_grows_linearly_with_the_scale_of_every_task():

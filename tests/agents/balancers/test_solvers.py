@@ -147,7 +147,9 @@ def test_the_conflict_averse_direction_is_the_optimum_of_primal_and_dual(kind, s
     gramian = gramian_of(kind, size)
     weights, multiplier = conflict_averse(gramian, c)
     mean_norm = gramian.mean().sqrt().item()
-    assert (multiplier * quadratic(gramian, weights).sqrt()).item() == pytest.approx(c * mean_norm, rel=1e-6), "on the sphere"
+    assert (multiplier * quadratic(gramian, weights).sqrt()).item() == pytest.approx(c * mean_norm, rel=1e-6), (
+        "on the sphere"
+    )
     direction = 1 / size + multiplier * weights
     dual = weights @ gramian.mean(-1) + c * mean_norm * quadratic(gramian, weights).sqrt()
     gains = gramian @ direction
