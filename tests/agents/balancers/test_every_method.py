@@ -32,7 +32,7 @@ TRAITS = {
     "cagrad": Traits(),
     "imtl_g": Traits(),
     "imtl": Traits(),
-    "nash_mtl": Traits(degree=None, task_scale_free=True),
+    "nash_mtl": Traits(degree=0.0, task_scale_free=True),
     "aligned_mtl": Traits(),
     "gradnorm": Traits(),
     "fairgrad": Traits(degree=None),

@@ -12,9 +12,22 @@ from tests.agents.balancers.balancer_cases import GOLDEN, direction_of, random_t
 torch.set_num_threads(1)
 TWO = torch.tensor([[-4, 1, 1], [6, 1, 1]], dtype=torch.float64)
 THREE = torch.tensor([[-4, 1, 1, 0], [6, 1, 1, 1], [1, -3, 2, -1]], dtype=torch.float64)
-WEIGHTINGS = (
-    "mgda pcgrad gradvac cagrad imtl_g imtl nash_mtl aligned_mtl gradnorm fairgrad upgrad dualproj config sdmgrad"
-).split()
+WEIGHTINGS = [
+    "mgda",
+    "pcgrad",
+    "gradvac",
+    "cagrad",
+    "imtl_g",
+    "imtl",
+    "nash_mtl",
+    "aligned_mtl",
+    "gradnorm",
+    "fairgrad",
+    "upgrad",
+    "dualproj",
+    "config",
+    "sdmgrad",
+]
 METHODS = [*WEIGHTINGS, "graddrop", "moco", "db_mtl"]
 
 # name, options, how many times the mean-of-tasks direction the tabled one is, weights, direction

@@ -1,6 +1,7 @@
-"""SON-GOKU: interference graph, colouring, coverage and threshold as pure functions, and the scheduler around a method."""
+"""SON-GOKU: graph, colouring, coverage and threshold as pure functions, and the scheduler around a method."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -183,7 +184,7 @@ def test_groups_take_turns_and_the_scale_is_that_of_a_mean_over_the_group():
     assert (weights[:4] == 1).all()
     groups = [{task for task in range(3) if row[task] > 0} for row in weights[4:]]
     assert not any({0, 1} <= group for group in groups)
-    for first, second in zip(groups, groups[1:], strict=False):
+    for first, second in itertools.pairwise(groups):
         assert first | second == {0, 1, 2}
     torch.testing.assert_close(weights.sum(-1), torch.full((10,), 3.0, dtype=torch.float64))
 
