@@ -50,7 +50,7 @@ class Contest:
     def objective(self) -> TaskObjective:
         """A fresh objective: nothing of it is computed."""
         parameters = dict(self.critic.named_parameters())
-        return TaskObjective(partial(critic_losses, self.critic), parameters, self.batch)
+        return TaskObjective(partial(critic_losses, self.critic), parameters, self.batch, grouped=True)
 
     def mean_gradient(self) -> None:
         """What unitary scalarization costs; leaves the gradient in ``.grad``."""
