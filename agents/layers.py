@@ -114,7 +114,7 @@ class TaskHeads(GroupedLayer):
     @staticmethod
     def _of_tasks(heads: Tensor, task: Tensor) -> Tensor:
         if heads.ndim == 4:
-            return heads[:, task]
+            return heads.index_select(1, task)
         return heads.transpose(0, 1)[:, torch.arange(len(task), device=task.device), task]
 
 
@@ -141,6 +141,8 @@ class TaskEncoding(GroupedLayer):
 
     def forward(self, task: Tensor) -> Tensor:
         """``[G] -> [G, size]``."""
-        grouped = self.table.ndim == 3
-        code = self.table[torch.arange(len(task), device=task.device), task] if grouped else self.table[task]
+        if self.table.ndim == 3:
+            code = self.table[torch.arange(len(task), device=task.device), task]
+        else:
+            code = self.table.index_select(0, task)
         return nn.functional.normalize(code, dim=-1) if self.kind == "embedding" else code

@@ -172,6 +172,12 @@ class MTSAC(MultiTaskAlgorithm):
             settings["temperature"],
             -float(self.policy.action_size) if target_entropy == "auto" else float(target_entropy),
         ).to(self.device)
+        # Collected once: walking the modules at every update would cost as much as a small product.
+        self._balanced = {
+            module: (dict(module.named_parameters()), takes_grouped_parameters(module))
+            for module in (self.actor, self.critic)
+        }
+        self._polyak = list(self.critic_target.parameters()), list(self.critic.parameters())
         self._setup_balancers()
         self._setup_optimizers()
         self._exploration = self.generators.torch("exploration")
@@ -267,7 +273,7 @@ class MTSAC(MultiTaskAlgorithm):
         temperature_losses = self._descend_temperature(log_probabilities)
 
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.critic_target.parameters()), list(self.critic.parameters()), self.tau)
+            torch._foreach_lerp_(*self._polyak, self.tau)
         return {
             "critic_loss": critic.losses,
             "actor_loss": actor.losses,
@@ -295,11 +301,12 @@ class MTSAC(MultiTaskAlgorithm):
             return actor_losses(self.actor, self.critic, parameters, *batch)
 
     def _objective(self, losses: Any, module: nn.Module, batch: Sequence[Tensor]) -> TaskObjective:
+        parameters, grouped = self._balanced[module]
         return TaskObjective(
             losses,
-            dict(module.named_parameters()),
+            parameters,
             batch,
-            grouped=takes_grouped_parameters(module),
+            grouped=grouped,
             step=self._n_updates,
             progress=self.progress,
             temperatures=self.temperature.value(),

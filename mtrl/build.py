@@ -9,8 +9,8 @@ from mtrl.evaluation import EvaluationResult, Policy, available_cores, evaluate
 
 
 def use_threads(config: RunConfig) -> None:
-    """Give the learning process its threads: more than the cores that simulation leaves it would only wait."""
-    torch.set_num_threads(config.threads or max(available_cores() - config.env.workers, 1))
+    """Give the learning process its threads: every core, for a simulating process waits for actions most of the time."""
+    torch.set_num_threads(config.threads or available_cores())
 
 
 def make_training_env(config: RunConfig, suite: TaskSuite) -> MultiTaskVecEnv:

@@ -153,7 +153,7 @@ class RunConfig:
     :param seed: fixes the environments, the agent and its exploration
     :param total_env_steps: transitions over all tasks; None is ``env.steps_per_task`` for each
     :param device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``
-    :param threads: threads of the learning process; None leaves a core to every simulating process
+    :param threads: threads of the learning process; None takes every core
     :param run_dir: the run's folder; None names it by the content of the config, inside `runs_dir`
     :param debug: show tracebacks
     """

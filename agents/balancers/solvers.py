@@ -169,11 +169,13 @@ def power_balance(gramian: Tensor, exponent: float, ridge: float = 1e-9, steps: 
         demand = right * point ** (-exponent)
         slope = times(matrix, point) - demand
         rounding = 1e-14 * times(matrix.abs(), point)
-        if bool((slope.abs() <= 1e-10 * demand + rounding).all()):
+        done = (slope.abs() <= 1e-10 * demand + rounding).all(-1, keepdim=True)
+        if bool(done.all()):
             break
         curvature = matrix + torch.diag_embed(exponent * demand / point)
         step = -torch.linalg.solve_ex(curvature, slope.unsqueeze(-1))[0].squeeze(-1)
-        point = _line_search(matrix, right, exponent, point, step, slope)
+        point = torch.where(done, point, _line_search(matrix, right, exponent, point, step, slope))
+    demand = right * point ** (-exponent)
     failed = ((times(matrix, point) - demand).abs() > 1e-4 * demand).any(-1, keepdim=True)
     solution = torch.where(alive, point * unit, torch.zeros_like(point))
     return torch.where(failed, torch.full_like(solution, float("nan")), solution)
