@@ -173,11 +173,14 @@ class MTSAC(MultiTaskAlgorithm):
             -float(self.policy.action_size) if target_entropy == "auto" else float(target_entropy),
         ).to(self.device)
         # Collected once: walking the modules at every update would cost as much as a small product.
-        self._balanced = {
+        self._balanced: dict[nn.Module, tuple[dict[str, nn.Parameter], bool]] = {
             module: (dict(module.named_parameters()), takes_grouped_parameters(module))
             for module in (self.actor, self.critic)
         }
-        self._polyak = list(self.critic_target.parameters()), list(self.critic.parameters())
+        self._polyak: tuple[list[Tensor], list[Tensor]] = (
+            list(self.critic_target.parameters()),
+            list(self.critic.parameters()),
+        )
         self._setup_balancers()
         self._setup_optimizers()
         self._exploration = self.generators.torch("exploration")

@@ -9,7 +9,7 @@ from mtrl.evaluation import EvaluationResult, Policy, available_cores, evaluate
 
 
 def use_threads(config: RunConfig) -> None:
-    """Give the learning process its threads: every core, for a simulating process waits for actions most of the time."""
+    """Give learning every core: a simulating process waits for actions most of the time."""
     torch.set_num_threads(config.threads or available_cores())
 
 
