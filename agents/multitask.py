@@ -169,8 +169,12 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
             shape = (len(self.task_of_env), self.policy.action_size)
             scaled = torch.rand(shape, generator=self._exploration).mul_(2).sub_(1).numpy()
             return self.policy.unscale_action(scaled), scaled
-        actions, _ = self.predict(self._last_obs, deterministic=False)  # type: ignore[arg-type]
-        return actions, self.policy.scale_action(actions)
+        assert isinstance(self._last_obs, np.ndarray)
+        self.policy.set_training_mode(False)
+        with torch.no_grad():
+            observations, _ = self.policy.obs_to_tensor(self._last_obs)
+            scaled = self.policy(observations).cpu().numpy()
+        return self.policy.unscale_action(scaled), scaled
 
     def _store_transition(self, replay_buffer, buffer_action, new_obs, reward, dones, infos) -> None:  # type: ignore[no-untyped-def]
         self.reward_scale.observe(
