@@ -1,6 +1,6 @@
 """The two-objective toy problem: who reaches the Pareto front, who is stuck, and where they end.
 
-Twenty published steps of Adam are made in one, its memory shortened alike; who arrives is the same as in the published
+Ten published steps of Adam are made in one, its memory shortened alike; who arrives is the same as in the published
 protocol. Along the front, where the directions vanish, longer steps drift further.
 """
 
@@ -18,7 +18,7 @@ LABELS = [method.label for method in ENTRIES]
 NEAR = ((-7.5, -0.5), (0.0, 0.0))
 FAR = (9.0, 9.0)
 # Methods that the first log valley catches on their way from (9, 9), and those that leave it in 25 000 steps.
-STUCK = ["unitary", "rlw", "graddrop", "dwa", "scale_invariant", "gls", "uncertainty", "imtl_l", "stch"]
+STUCK = ["unitary", "rlw", "graddrop", "dwa", "scale_invariant", "gls", "stch"]
 FREE = ["mgda none", "mgda l2", "imtl_g", "nash_mtl", "aligned_mtl", "fairgrad 2", "famo", "gradnorm", "moco"]
 
 
@@ -90,16 +90,14 @@ def test_these_methods_are_still_stuck_in_the_valley(label):
     [("unitary", -5.78, -5.68), ("cagrad 0.5", -5.78, -5.68), ("famo", -1.0, 1.0)],
 )
 def test_where_on_the_front_a_method_ends(label, low, high):
-    # An update of constant length does not shrink near the front: there long steps move the end point.
-    speed = 2.5 if label == "nash_mtl" else 10.0
-    ended = descent(label, starts=((-8.5, 7.5),), steps=50_000, speed=speed).points
+    ended = descent(label, starts=((-8.5, 7.5),), steps=50_000).points
     assert distance_to_front(ended) < 0.1
     assert low < ended[0, 0] < high
 
 
 @pytest.mark.slow
 def test_nash_mtl_stays_near_the_point_where_it_met_the_front():
-    ended = descent("nash_mtl", starts=((-8.5, 7.5),), steps=50_000, speed=5.0).points
+    ended = descent("nash_mtl", starts=((-8.5, 7.5),), steps=50_000, speed=2.5).points
     assert -3.2 < ended[0, 0] < -2.6
 
 
