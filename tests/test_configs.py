@@ -17,7 +17,7 @@ CHOICES = [f"{file.parent.name}={file.stem}" for file in sorted(CONFIGS.glob("*/
 NEEDS = {
     "env=gym": ["env.tasks=[Pendulum-v1]"],
     "env=metaworld": ["env.tasks=[reach-v3,push-v3]"],
-    "balancer=static": ["balancer.options.weights=[1,1,1,2,3]"],
+    "balancer=static": ["balancer.options.weights=[1,1,2,3]"],
 }
 
 
