@@ -1,10 +1,11 @@
 """From a config to the things it describes: environments, agent."""
 
 import torch
+from stable_baselines3.common.utils import LinearSchedule
 
 from agents import MTSAC
 from envs import MultiTaskVecEnv, TaskSuite
-from mtrl.config import RunConfig
+from mtrl.config import AgentConfig, RunConfig
 from mtrl.evaluation import EvaluationResult, Policy, available_cores, evaluate
 
 
@@ -27,7 +28,7 @@ def make_agent(config: RunConfig, env: MultiTaskVecEnv) -> MTSAC:
     return MTSAC(
         "MultiTaskPolicy",
         env,
-        learning_rate=agent.learning_rate,
+        learning_rate=_learning_rate(agent),
         # A run shorter than its replay buffer never fills it: it does not pay for the rest.
         buffer_size=min(agent.replay_per_task, env_steps_per_task + config.env.copies) * tasks,
         learning_starts=agent.warmup_steps_per_task * tasks,
@@ -59,6 +60,12 @@ def make_agent(config: RunConfig, env: MultiTaskVecEnv) -> MTSAC:
         seed=config.seed,
         device=config.device,
     )
+
+
+def _learning_rate(agent: AgentConfig) -> float | LinearSchedule:
+    if agent.final_learning_rate is None:
+        return agent.learning_rate
+    return LinearSchedule(agent.learning_rate, agent.final_learning_rate, end_fraction=1.0)
 
 
 class Evaluator:

@@ -48,6 +48,7 @@ class AgentConfig:
     :param batch_size: transitions of all tasks in a batch; instead of `samples_per_task`, divisible by K
     :param replay_per_task: transitions kept of each task
     :param warmup_steps_per_task: random actions in each task before learning starts
+    :param final_learning_rate: the rate falls in a straight line to this one over the run; None keeps it constant
     :param train_freq: vector steps between two rounds of updates
     :param gradient_steps: updates in a round
     :param max_grad_norm: gradients are clipped to this norm; None does not clip
@@ -59,6 +60,7 @@ class AgentConfig:
     replay_per_task: Count = 100_000
     warmup_steps_per_task: Amount = 1_000
     learning_rate: Positive = 3e-4
+    final_learning_rate: Positive | None = None
     tau: Annotated[float, Range(0, 1, exclusive=True)] = 0.005
     gamma: Fraction = 0.99
     train_freq: Count = 1

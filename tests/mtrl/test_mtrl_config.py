@@ -23,6 +23,7 @@ from mtrl.errors import ConfigError
         ({"total_env_steps": 10.5}, "total_env_steps must be an integer, found 10.5."),
         ({"agent": {"samples_per_task": -4}}, "agent.samples_per_task must be at least 1, found -4."),
         ({"agent": {"learning_rate": 0}}, "agent.learning_rate must be greater than 0, found 0."),
+        ({"agent": {"final_learning_rate": -1e-4}}, "agent.final_learning_rate must be greater than 0, found -0.0001."),
         ({"agent": {"gamma": 1.1}}, "agent.gamma must be at least 0 and at most 1, found 1.1."),
         ({"agent": {"learning_rate": float("inf")}}, "agent.learning_rate must be a number, found inf."),
         ({"agent": {"learning_rate": float("nan")}}, "agent.learning_rate must be a number, found nan."),

@@ -140,6 +140,14 @@ def test_a_finished_run_is_skipped_with_a_sentence_and_its_table(
     assert before == {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")}
 
 
+def test_the_learning_rate_falls_in_a_straight_line_to_its_final_value(tiny_config: MakeConfig) -> None:
+    folder = run(tiny_config(agent={"learning_rate": 1e-3, "final_learning_rate": 1e-4})).folder
+    lines = [line for line in read_metrics(folder) if "train/learning_rate" in line]
+    done = [(line["env_steps"] - 4) / 160 for line in lines]  # before the vector step in which the update was made
+    assert [line["train/learning_rate"] for line in lines] == pytest.approx([1e-3 - 9e-4 * share for share in done])
+    assert done[-1] > 0.95
+
+
 def test_two_runs_with_one_seed_measure_the_same(finished: Result, tmp_path: Path) -> None:
     values = RunFolder.existing(finished.folder).config().to_dict()
     again = run(RunConfig.from_dict({**values, "runs_dir": str(tmp_path)}))
