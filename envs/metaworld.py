@@ -40,16 +40,23 @@ class MetaWorldTask:
     :param seed: the suite seed, which fixes what the goals are.
     :param horizon: not used; the episode is cut off outside.
     :param render_mode: ``None`` or ``"rgb_array"``.
+    :param fast: leave out what costs time and changes nothing; see ``metaworld_fast``.
     """
 
-    def __init__(self, task: str, reward_version: str, seed: int, horizon: int, render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        task: str,
+        reward_version: str,
+        seed: int,
+        horizon: int,
+        render_mode: str | None = None,
+        fast: bool = True,
+    ) -> None:
         del horizon
-        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
-
         self.task, self.seed = task, seed
         self._camera: Camera | None = None
         options: dict[str, Any] = {"reward_function_version": reward_version, "render_mode": render_mode}
-        env: Any = ALL_V3_ENVIRONMENTS[task](**options)
+        env: Any = _environment_class(task, fast)(**options)
         env._set_task_called = True
         # The goal is visible; the space was computed while it was hidden and must be made again.
         env._partially_observable = False
@@ -93,6 +100,18 @@ class MetaWorldTask:
         self.target.close()
 
 
+def _environment_class(task: str, fast: bool) -> type:
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+    stock: type = ALL_V3_ENVIRONMENTS[task]
+    if fast:
+        from .metaworld_fast import fast_class, is_verified
+
+        if is_verified():
+            return fast_class(stock)
+    return stock
+
+
 def _names(name: str, tasks: Sequence[str] | None) -> tuple[str, ...]:
     from metaworld import env_dict
 
@@ -111,6 +130,7 @@ def make_metaworld(
     reward_version: str = "v2",
     horizon: int = HORIZON,
     num_goals: int = 50,
+    fast: bool = True,
 ) -> TaskSuite:
     """A suite of Meta-World tasks.
 
@@ -119,6 +139,7 @@ def make_metaworld(
     :param reward_version: ``"v2"`` (0 to 10 per step), or ``"v1"`` (unbounded, the oldest papers').
     :param horizon: steps per training episode, at most 500; the standard protocol evaluates with 500.
     :param num_goals: goals per task, 50 in the standard protocol; 0 for fresh ones without end.
+    :param fast: leave out what costs time and changes no number; False steps the stock environments.
     :raises SuiteError: for an unknown task or an option out of range.
     """
     names = _names(name, tasks)
@@ -142,7 +163,7 @@ def make_metaworld(
             "success": "info['success'] at any step of the episode",
             "versions": {package: version(package) for package in ("metaworld", "mujoco", "gymnasium", "numpy")},
         },
-        makers=[partial(MetaWorldTask, task, reward_version) for task in names],
+        makers=[partial(MetaWorldTask, task, reward_version, fast=fast) for task in names],
         num_goals=num_goals,
         max_horizon=HORIZON,
         opengl="required",
