@@ -27,10 +27,10 @@ _Case = tuple[Any, ...]
 
 def norm(x: Any, ord: Any = None, **options: Any) -> Any:
     """``numpy.linalg.norm``, here for a vector [n] of doubles and the Euclidean norm."""
-    if type(x) is not np.ndarray or x.ndim != 1 or x.dtype is not _DOUBLE or ord not in (None, 2) or options:
-        return np.linalg.norm(x, ord, **options)
-    x = x.ravel("K")
-    return np.float64(sqrt(x.dot(x)))
+    if type(x) is np.ndarray and x.ndim == 1 and x.dtype is _DOUBLE and (ord is None or ord == 2) and not options:
+        x = x.ravel("K")
+        return np.float64(sqrt(x.dot(x)))
+    return np.linalg.norm(x, ord, **options)
 
 
 def tolerance(
@@ -63,17 +63,16 @@ def tolerance(
 
 def rect_prism_tolerance(curr: Any, zero: Any, one: Any) -> Any:
     """``reward_utils.rect_prism_tolerance``, here for points [3] of doubles."""
-    if not all(type(point) is np.ndarray and point.dtype is _DOUBLE for point in (curr, zero, one)):
+    if curr.dtype is not _DOUBLE or zero.dtype is not _DOUBLE or one.dtype is not _DOUBLE:
         return reward_utils.rect_prism_tolerance(curr, zero, one)
-    corner, opposite = zero.tolist(), one.tolist()
-    scales = []
-    for value, start, end in zip(curr.tolist(), corner, opposite, strict=True):
+    scale = 1.0
+    for value, start, end in zip(curr.tolist(), zero.tolist(), one.tolist(), strict=True):
         if not (start <= value <= end if end >= start else end <= value <= start):
             return 1.0
         if start == end:
             return reward_utils.rect_prism_tolerance(curr, zero, one)
-        scales.append((value - start) / (end - start))
-    return np.float64(scales[0] * scales[1] * scales[2])
+        scale *= (value - start) / (end - start)
+    return np.float64(scale)
 
 
 class MatrixRotation:

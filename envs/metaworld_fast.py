@@ -8,17 +8,15 @@ object, small vectors sent through general functions. :func:`fast_class` derives
 * runs the task's own reward and observation code as it is, with the arithmetic of ``metaworld_arithmetic`` underneath.
 
 The stock classes and modules stay untouched. What is left out has no effect on observation, reward, success or info:
-``mj_rnePostConstraint`` (contact forces on bodies, which nothing reads) and target sites placed just before
-``mj_forward`` places them again.
+``mj_rnePostConstraint`` (contact forces on bodies, which nothing reads), target sites placed just before ``mj_forward``
+places them again, and the physics of the first of the two placements of a reset.
 """
 
 from __future__ import annotations
 
 import sys
-import warnings
 from functools import cache
-from importlib.metadata import version
-from types import FunctionType, ModuleType
+from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 import mujoco
@@ -28,25 +26,8 @@ from metaworld.utils import reward_utils
 
 from .metaworld_arithmetic import clip, substitutes
 
-# The versions whose every task was compared with the stock one, step by step (tests/envs/test_envs_metaworld_fast.py).
-VERIFIED = {"metaworld": "3.1.1", "mujoco": "3.3.0"}
-
 _tolerance, _norm = substitutes()["tolerance"], substitutes()["norm"]
 _hamacher = reward_utils.hamacher_product
-
-
-@cache
-def is_verified() -> bool:
-    """Whether the installed Meta-World and MuJoCo are those of :data:`VERIFIED`; if not, says so, once per process."""
-    found = {package: version(package) for package in VERIFIED}
-    if found == VERIFIED:
-        return True
-    names = [" and ".join(f"{package} {number}" for package, number in each.items()) for each in (VERIFIED, found)]
-    warnings.warn(
-        f"fast Meta-World steps are verified for {names[0]}, found {names[1]}: the stock environments are used",
-        stacklevel=2,
-    )
-    return False
 
 
 class NamedData(mujoco.MjData):
@@ -102,6 +83,7 @@ class FastSteps(SawyerXYZEnv):
         self._tips = data.site("rightEndEffector").xpos, data.site("leftEndEffector").xpos
         self._pad_geoms = data.geom("leftpad_geom").id, data.geom("rightpad_geom").id
         self._body_positions: dict[str, np.ndarray] = {}
+        self._rehearsal = False
         return model, data
 
     def get_endeff_pos(self) -> np.ndarray:
@@ -122,7 +104,8 @@ class FastSteps(SawyerXYZEnv):
         if not self._set_task_called or self.curr_path_length >= self.max_path_length or len(action) != 4:
             return super().step(action)  # which says what is wrong
         self.set_xyz_action(action[:3])
-        self.do_simulation((action[3], -action[3]), self.frame_skip)
+        self._control[0], self._control[1] = action[3], -action[3]
+        mujoco.mj_step(self.model, self.data, nstep=self.frame_skip)
         self.curr_path_length += 1
         mujoco.mj_forward(self.model, self.data)
         space = self.sawyer_observation_space
@@ -138,6 +121,23 @@ class FastSteps(SawyerXYZEnv):
     def do_simulation(self, ctrl: Any, n_frames: int) -> None:
         self._control[:] = ctrl
         mujoco.mj_step(self.model, self.data, nstep=n_frames)
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        self._rehearsal = True
+        return super().reset(seed, options)
+
+    def _reset_hand(self, steps: int = 50) -> None:
+        # The stock reset places everything twice, and each time first drives the hand to its start. Of the first time
+        # remain the vector that was drawn and the positions in the model, which do not depend on where the hand is:
+        # mj_resetData forgets the rest.
+        if self._rehearsal:
+            self._rehearsal = False
+        else:
+            self._mocap_pos[:], self._mocap_quat[:] = self.hand_init_pos, _MOCAP_QUAT
+            self.do_simulation((-1.0, 1.0), steps * self.frame_skip)
+        self.init_tcp = self.tcp_center
 
     def _get_obs(self) -> np.ndarray:
         goal = self._get_pos_goal()
@@ -220,11 +220,10 @@ def fast_class(stock: type) -> type:
 
     :param stock: a class of ``metaworld.env_dict``, derived directly from ``SawyerXYZEnv``.
     """
-    methods: dict[str, Any] = {}
-    fast: type = type(stock.__name__, (FastSteps, stock), methods)
+    fast: type = type(stock.__name__, (FastSteps, stock), {})
     scope = _with_fast_names(sys.modules[stock.__module__], {stock.__name__: fast})
     for name, member in vars(stock).items():
-        if name != "__init__" and (moved := _moved(member, scope)) is not None:
+        if name != "__init__" and (moved := _moved(member, scope, fast)) is not None:
             setattr(fast, name, moved)
     return fast
 
@@ -248,18 +247,19 @@ def _copy(module: ModuleType, changes: dict[str, Any]) -> ModuleType:
     return copy
 
 
-def _moved(member: Any, scope: dict[str, Any]) -> Any:
-    """The same code with other global names; None for what is not code."""
+def _moved(member: Any, scope: dict[str, Any], owner: type) -> Any:
+    """The same code with other global names, in the class ``owner``; None for what is not code."""
     if isinstance(member, property) and member.fget is not None:
-        return property(_moved(member.fget, scope))
+        return property(_moved(member.fget, scope, owner))
     if isinstance(member, staticmethod):
-        return staticmethod(_moved(member.__func__, scope))
+        return staticmethod(_moved(member.__func__, scope, owner))
     if not isinstance(member, FunctionType):
         return None
+    closure = dict(zip(member.__code__.co_freevars, member.__closure__ or (), strict=True))
     if member.__name__ == "inner":  # the decorator that asks whether the task was set, as our step does by itself
-        (member,) = (
-            cell.cell_contents for cell in member.__closure__ or () if isinstance(cell.cell_contents, FunctionType)
-        )
-    moved = FunctionType(member.__code__, scope, member.__name__, member.__defaults__, member.__closure__)
+        return _moved(closure["func"].cell_contents, scope, owner)
+    if "__class__" in closure:  # what super() starts from
+        closure["__class__"] = CellType(owner)
+    moved = FunctionType(member.__code__, scope, member.__name__, member.__defaults__, tuple(closure.values()))
     moved.__kwdefaults__ = member.__kwdefaults__
     return moved

@@ -7,6 +7,7 @@ import os
 import warnings
 from importlib import import_module
 
+import mujoco
 import numpy as np
 import pytest
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
@@ -15,7 +16,7 @@ from metaworld.sawyer_xyz_env import SawyerXYZEnv
 from metaworld.utils import reward_utils
 from scipy.spatial.transform import Rotation
 
-from envs import metaworld_fast
+from envs import metaworld, metaworld_fast
 from envs.metaworld import MetaWorldTask
 from envs.metaworld_arithmetic import MatrixRotation, norm, rect_prism_tolerance, substitutes, tolerance
 
@@ -38,10 +39,18 @@ def act(kind, rng, policy, state):
     return action.astype(np.float32)
 
 
+def placement(env):
+    """All that an episode begins with: what the simulator integrates, and what a task moves in its model."""
+    model, data = env.target.model, env.target.data
+    state = np.empty(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION))
+    mujoco.mj_getState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+    return [array.tobytes() for array in (state, model.body_pos, model.site_pos, model.geom_pos, env.target.init_tcp)]
+
+
 def assert_episode_is_equal(fast, stock, goal, kind, steps):
     rng, policy = np.random.default_rng(goal), ENV_POLICY_MAP[stock.task]()
     state = stock.reset(goal)
-    assert bits(fast.reset(goal)) == bits(state)
+    assert bits(fast.reset(goal)) == bits(state) and placement(fast) == placement(stock)
     for step in range(steps):
         action = act(kind, rng, policy, state)
         # Of the simulators themselves, so that all of info is compared and not only what training uses.
@@ -79,18 +88,20 @@ def test_fast_is_the_default_and_no_part_of_the_protocol(reach_and_push, vec_env
     assert reach_and_push().protocol == reach_and_push(fast=False).protocol
 
 
-def test_other_versions_take_the_stock_environments_and_say_so_once(monkeypatch):
-    monkeypatch.setitem(metaworld_fast.VERIFIED, "mujoco", "3.2.9")
-    metaworld_fast.is_verified.cache_clear()
+def test_other_versions_take_the_stock_environments_and_say_so_once(monkeypatch, reach_and_push, vec_env):
+    monkeypatch.setitem(metaworld.FAST_VERIFIED, "mujoco", "3.2.9")
+    metaworld._fast_is_verified.cache_clear()
     try:
-        with pytest.warns(UserWarning, match="verified for metaworld 3.1.1 and mujoco 3.2.9, found .*3.3.0: the stock"):
-            env = MetaWorldTask("reach-v3", "v2", 0, 500)
-        assert type(env.target) is ALL_V3_ENVIRONMENTS["reach-v3"]
+        with pytest.warns(UserWarning, match="for metaworld 3.1.1 and mujoco 3.2.9, found metaworld .* mujoco 3.3.0"):
+            suite = reach_and_push()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert type(MetaWorldTask("reach-v3", "v2", 0, 500).target) is ALL_V3_ENVIRONMENTS["reach-v3"]
+            reach_and_push()
     finally:
-        metaworld_fast.is_verified.cache_clear()
+        metaworld._fast_is_verified.cache_clear()
+    for workers in (0, 1):
+        classes = vec_env(suite, workers=workers).get_attr("__class__")
+        assert [cls.__module__.split(".")[0] for cls in classes] == ["metaworld", "metaworld"]
 
 
 def test_the_stock_classes_and_modules_stay_as_they_are():
