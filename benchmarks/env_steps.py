@@ -1,5 +1,7 @@
 """Environment steps per second on MT10: ours with 0, 1 and 2 workers against Meta-World's own vector environments.
 
+``fast=false`` is our vector over Meta-World's stock steps; what the others gain is due to ``envs/metaworld_fast.py``.
+
 ``python -m benchmarks.env_steps``. All contenders are built first and then take turns within one process run, so that a
 change of the machine's speed meets all of them alike. A step of the vector counts as ten environment steps.
 """
@@ -36,10 +38,10 @@ def _official(strategy: str) -> Iterator[Stepper]:
 
 
 @contextmanager
-def _ours(workers: int) -> Iterator[Stepper]:
+def _ours(workers: int, fast: bool = True) -> Iterator[Stepper]:
     from envs import make_suite
 
-    env = make_suite("mt10").make_vec_env(seed=1, workers=workers)
+    env = make_suite("mt10", fast=fast).make_vec_env(seed=1, workers=workers)
     env.reset()
     try:
         yield env.step
@@ -49,7 +51,8 @@ def _ours(workers: int) -> Iterator[Stepper]:
 
 def _contenders(workers: tuple[int, ...]) -> dict[str, Any]:
     official = {f"metaworld {strategy}": _official(strategy) for strategy in ("sync", "async")}
-    return {**official, **{f"ours W={count}": _ours(count) for count in workers}}
+    ours = {f"ours W={count}": _ours(count) for count in workers}
+    return {**official, "ours W=0, fast=false": _ours(0, fast=False), **ours}
 
 
 def _time(step: Stepper, actions: np.ndarray) -> float:

@@ -8,8 +8,9 @@ no benchmark object with its fifty resets per task is needed, and an episode's s
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -23,6 +24,9 @@ from .suite import TaskSuite, check_choice, check_horizon, check_integer, check_
 
 HORIZON = 500  # the simulator refuses to go on after this many steps
 REWARD_VERSIONS = ("v2", "v1")
+
+# The versions for which the steps of metaworld_fast were compared with the stock ones, in every task and every bit.
+FAST_VERIFIED = {"metaworld": "3.1.1", "mujoco": "3.3.0"}
 
 # Bounds of the state: hand [3], gripper, two objects [14], the same one step earlier, goal [3]. The goal's box is the
 # union over all fifty tasks; constants, because asking the tasks means loading fifty MuJoCo models.
@@ -40,16 +44,23 @@ class MetaWorldTask:
     :param seed: the suite seed, which fixes what the goals are.
     :param horizon: not used; the episode is cut off outside.
     :param render_mode: ``None`` or ``"rgb_array"``.
+    :param fast: leave out what costs time and changes nothing; see ``metaworld_fast``.
     """
 
-    def __init__(self, task: str, reward_version: str, seed: int, horizon: int, render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        task: str,
+        reward_version: str,
+        seed: int,
+        horizon: int,
+        render_mode: str | None = None,
+        fast: bool = True,
+    ) -> None:
         del horizon
-        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
-
         self.task, self.seed = task, seed
         self._camera: Camera | None = None
         options: dict[str, Any] = {"reward_function_version": reward_version, "render_mode": render_mode}
-        env: Any = ALL_V3_ENVIRONMENTS[task](**options)
+        env: Any = _environment_class(task, fast)(**options)
         env._set_task_called = True
         # The goal is visible; the space was computed while it was hidden and must be made again.
         env._partially_observable = False
@@ -93,6 +104,33 @@ class MetaWorldTask:
         self.target.close()
 
 
+def _environment_class(task: str, fast: bool) -> type:
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+    stock: type = ALL_V3_ENVIRONMENTS[task]
+    if not fast:
+        return stock
+    from .metaworld_fast import fast_class
+
+    return fast_class(stock)
+
+
+@cache
+def _fast_is_verified() -> bool:
+    """Whether the installed versions are those of :data:`FAST_VERIFIED`; if not, says so, once per process."""
+    found = {package: version(package) for package in FAST_VERIFIED}
+    if found == FAST_VERIFIED:
+        return True
+    each = [
+        " and ".join(f"{name} {number}" for name, number in versions.items()) for versions in (FAST_VERIFIED, found)
+    ]
+    warnings.warn(
+        f"fast steps of Meta-World are verified for {each[0]}, found {each[1]}: its own, slower ones are used",
+        stacklevel=4,
+    )
+    return False
+
+
 def _names(name: str, tasks: Sequence[str] | None) -> tuple[str, ...]:
     from metaworld import env_dict
 
@@ -111,6 +149,7 @@ def make_metaworld(
     reward_version: str = "v2",
     horizon: int = HORIZON,
     num_goals: int = 50,
+    fast: bool = True,
 ) -> TaskSuite:
     """A suite of Meta-World tasks.
 
@@ -119,9 +158,12 @@ def make_metaworld(
     :param reward_version: ``"v2"`` (0 to 10 per step), or ``"v1"`` (unbounded, the oldest papers').
     :param horizon: steps per training episode, at most 500; the standard protocol evaluates with 500.
     :param num_goals: goals per task, 50 in the standard protocol; 0 for fresh ones without end.
+    :param fast: leave out what costs time and changes no number; False steps the stock environments, as do versions of
+        Meta-World or MuJoCo for which this was never verified (with a warning).
     :raises SuiteError: for an unknown task or an option out of range.
     """
     names = _names(name, tasks)
+    fast = fast and _fast_is_verified()  # asked here, so that workers do not say it again
     check_choice("reward_version", reward_version, REWARD_VERSIONS)
     check_horizon(horizon, HORIZON, name)
     check_integer("num_goals", num_goals, least=0)
@@ -142,7 +184,7 @@ def make_metaworld(
             "success": "info['success'] at any step of the episode",
             "versions": {package: version(package) for package in ("metaworld", "mujoco", "gymnasium", "numpy")},
         },
-        makers=[partial(MetaWorldTask, task, reward_version) for task in names],
+        makers=[partial(MetaWorldTask, task, reward_version, fast=fast) for task in names],
         num_goals=num_goals,
         max_horizon=HORIZON,
         opengl="required",

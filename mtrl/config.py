@@ -28,6 +28,7 @@ class EnvConfig:
     :param workers: simulating processes; 0 simulates in the learning process
     :param steps_per_task: env_steps for each task when `total_env_steps` is not given
     :param options: further options of the suite, such as ``reward_version``
+    :param fast: false steps the stock simulator where the suite has a faster one of the same bits; changes no result
     """
 
     suite: str = "pointmass"
@@ -37,6 +38,7 @@ class EnvConfig:
     workers: Amount = 0
     steps_per_task: Count = 2_000_000
     options: dict[str, Any] = field(default_factory=dict)
+    fast: bool = True
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,7 @@ class RunConfig:
             del values[key]
         for group in ("env", "evaluation"):
             del values[group]["workers"]
+        del values["env"]["fast"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
     def make_suite(self) -> "TaskSuite":
@@ -213,7 +216,8 @@ class RunConfig:
         :raises ConfigurationError: for an option that the balancer does not take
         """
         tasks = {} if self.env.tasks is None else {"tasks": list(self.env.tasks)}
-        suite = make_suite(self.env.suite, **tasks, **self.env.options)
+        fast = {} if self.env.fast else {"fast": False}  # on is every suite's default, off is for those that have it
+        suite = make_suite(self.env.suite, **tasks, **self.env.options, **fast)
         tasks_count, batch = suite.num_tasks, self.agent.batch_size
         if batch is not None and batch % tasks_count:
             near = max(round(batch / tasks_count), 1) * tasks_count

@@ -61,6 +61,12 @@ def test_the_quickstarts_numbers_stay_with_the_quickstart(env: str) -> None:
     assert config.evaluation == RunConfig().evaluation
 
 
+@pytest.mark.parametrize(("override", "fast"), [([], True), (["env.fast=false"], False)])
+def test_stock_steps_are_one_setting_away(override: list[str], fast: bool) -> None:
+    suite = config_of("env=mt10", *override).make_suite()
+    assert [maker.keywords["fast"] for maker in suite.makers] == [fast] * 10  # type: ignore[attr-defined]
+
+
 def test_the_command_of_the_readme_means_what_it_says() -> None:
     config = config_of("env=mt10", "agent=mtsac", "balancer=unitary", "seed=3", "total_env_steps=2_000_000")
     assert (config.env.suite, config.agent.name, config.balancer.name) == ("mt10", "mtsac", "unitary")

@@ -98,6 +98,7 @@ def test_a_config_survives_the_way_through_a_plain_dict() -> None:
         ({"runs_dir": "elsewhere"}, True),
         ({"debug": True}, True),
         ({"env": {"workers": 2}}, True),
+        ({"env": {"fast": False}}, True),
         ({"evaluation": {"workers": 2}}, True),
         ({"agent": {"tau": 0.01}}, False),
         ({"env": {"options": {"reward_scale_spread": 1.0}}}, False),
@@ -107,6 +108,12 @@ def test_a_config_survives_the_way_through_a_plain_dict() -> None:
 )
 def test_the_identity_changes_exactly_when_a_result_can(change: dict[str, Any], same: bool) -> None:
     assert (RunConfig.from_dict(change).identity() == RunConfig().identity()) is same
+
+
+def test_stock_steps_are_refused_by_a_suite_that_has_no_faster_ones() -> None:
+    config = RunConfig.from_dict({"env": {"suite": "pointmass", "fast": False}})
+    with pytest.raises(SuiteError, match="suite 'pointmass' has no option 'fast'"):
+        config.make_suite()
 
 
 def test_the_budget_is_per_task_unless_a_total_is_given() -> None:
