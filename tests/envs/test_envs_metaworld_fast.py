@@ -3,6 +3,7 @@
 ``METAWORLD_EQUALITY=full`` takes the whole comparison: 3 seeds of 500 random and 500 expert steps in every task.
 """
 
+import gc
 import os
 import warnings
 from importlib import import_module
@@ -71,6 +72,9 @@ def test_every_bit_of_every_step_is_the_stock_environments(task, reward_version)
         assert isinstance(fast.target, metaworld_fast.FastSteps) and type(stock.target) is ALL_V3_ENVIRONMENTS[task]
         for goal, kind in enumerate(steps):
             assert_episode_is_equal(fast, stock, goal, kind, steps[kind])
+        for env in (fast, stock):
+            env.close()
+    gc.collect()  # a simulator is a cycle of objects, and a hundred of them are gigabytes
 
 
 def test_the_vector_gives_the_same_numbers_fast_or_not(reach_and_push, vec_env, random_actions):
