@@ -17,7 +17,7 @@ from mtrl.errors import ConfigError, RunFolderError
 
 BETTER, WORSE, ALIKE, TOO_FEW = "better", "worse", "not distinguishable", "too few seeds"
 ENV_STEPS, SECONDS = "env_steps", "seconds"
-_CURVE_REPETITIONS, _CURVE_POINTS = 2_000, 80
+_CURVE_REPETITIONS, _CURVE_POINTS = 2_000, 60
 THRESHOLDS = np.linspace(0.0, 1.0, 51)
 
 

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from mtrl.compare.protocol import flatten, protocol_of
@@ -81,7 +82,7 @@ def choose_baseline(methods: Sequence[Method], wanted: str | None) -> Method:
 
 def _method(label: str, runs: Sequence[Run], seeds: set[int]) -> Method:
     finished = sorted((run for run in runs if run.finished), key=_seed)
-    for first, second in zip(finished, finished[1:], strict=False):
+    for first, second in pairwise(finished):
         if first.seed == second.seed:
             raise ConfigError(
                 f"'{first.folder}' and '{second.folder}' are both {label} with seed {first.seed}: give one of them."

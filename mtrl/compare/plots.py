@@ -1,16 +1,16 @@
 """The figures of a comparison. One method has one look in all of them; many methods get a small panel each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter
 
 from mtrl.compare.comparison import ALIKE, BETTER, ENV_STEPS, SECONDS, TOO_FEW, WORSE, Comparison
-from mtrl.compare.style import GRID, INK, MUTED, Look, looks, new_figure, panels
+from mtrl.compare.style import GRID, INK, MUTED, PAPER, Look, looks, new_figure, panels
 
 WIDTH = 10.0
 _TOGETHER = 6  # more methods than this are not drawn over each other
@@ -61,8 +61,8 @@ def draw_differences(comparison: Comparison) -> Figure | None:
             ends = row["difference"], row["low"], row["high"]
             _interval(axis, y, *ends, Look(look[label].key, colour, "-", "o"), hollow=not solid)
         axis.set_title(title)
-        axis.set_xlabel(f"difference from {comparison.baseline.label}, percentage points")
-        axis.xaxis.set_major_formatter(PercentFormatter(1.0, symbol="", decimals=0))
+        axis.set_xlabel(f"difference from {comparison.baseline.label}")
+        axis.xaxis.set_major_formatter(FuncFormatter(_signed))
         axis.grid(axis="y", visible=False)
     _row_names(axes[0], order, look)
     return figure
@@ -138,9 +138,10 @@ def _draw_by_method(comparison: Comparison, table: pd.DataFrame, axis: str, xlab
     baseline = comparison.baseline.label
     order.remove(baseline)
     figure, axes = panels(len(order), _COLUMNS, WIDTH, 1.9, top=0.25)
+    gap = pd.DataFrame({axis: [np.nan], "value": [np.nan]})
+    everyone = pd.concat([part for label in order for part in (curves[label], gap)])  # one line, drawn once
     for panel, label in zip(axes, order, strict=True):
-        for other in order:
-            panel.plot(curves[other][axis], curves[other]["value"], color=GRID, linewidth=0.8, zorder=1)
+        panel.plot(everyone[axis], everyone["value"], color=GRID, linewidth=0.8, zorder=1)
         _curve(panel, curves[baseline], axis, look[baseline], width=1.2, band=False)
         _curve(panel, curves[label], axis, look[label])
         panel.set_title(label, color=look[label].colour)
@@ -180,39 +181,32 @@ def _worst(comparison: Comparison) -> str:
     return "worst task" if comparison.worst == 1 else f"{comparison.worst} worst tasks"
 
 
-def _interval(
-    axes: Axes, y: float, value: float, low: float, high: float, look: Look, hollow: bool = False
-) -> None:
+def _interval(axes: Axes, y: float, value: float, low: float, high: float, look: Look, hollow: bool = False) -> None:
     """A point with its interval."""
-    artists: Iterator[Line2D] = iter(
-        [
-            *axes.plot([low, high], [y, y], color=look.colour, linewidth=2.2, solid_capstyle="butt", zorder=2),
-            *axes.plot(
-                [value], [y], look.marker, color=look.colour, markersize=6, zorder=3,
-                markerfacecolor="white" if hollow else look.colour, clip_on=False,
-            ),
-        ]
-    )  # fmt: skip
-    for part, artist in zip(("interval", "point"), artists, strict=True):
-        artist.set_gid(f"{part}-{look.key}")
+    (line,) = axes.plot([low, high], [y, y], color=look.colour, linewidth=2.2, solid_capstyle="butt", zorder=2)
+    (point,) = axes.plot([value], [y], look.marker, color=look.colour, markersize=6, zorder=3, clip_on=False)
+    if hollow:
+        point.set_markerfacecolor(PAPER)
+    line.set_gid(f"interval-{look.key}")
+    point.set_gid(f"point-{look.key}")
 
 
-def _row_names(axes: Axes, labels: "pd.Series[str] | list[str]", look: dict[str, Look]) -> None:
-    labels = list(labels)
+def _row_names(axes: Axes, names: Iterable[str], look: dict[str, Look]) -> None:
+    labels = list(names)
+    for panel in axes.figure.axes:
+        panel.tick_params(axis="y", length=0)
     axes.set_yticks(range(len(labels)), labels)
     for tick, label in zip(axes.get_yticklabels(), labels, strict=True):
         tick.set_gid(f"name-{look[label].key}")
         if look[label].colour == INK:
             tick.set_fontweight("bold")
     axes.set_ylim(-0.6, len(labels) - 0.4)
-    axes.tick_params(axis="y", length=0)
 
 
 def _success_axis(axes: Axes, which: str) -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xlim if which == "x" else axes.set_ylim)(-0.03, 1.03)
-    axis.set_ticks(np.linspace(0, 1, 5))
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axis.set_ticks(np.linspace(0, 1, 5), ["0", "0.25", "0.5", "0.75", "1"])
 
 
 def _time_unit(seconds: float) -> tuple[float, str]:
@@ -220,3 +214,7 @@ def _time_unit(seconds: float) -> tuple[float, str]:
         if seconds >= 2 * unit:
             return unit, f"wall-clock time, {name}"
     return 1.0, "wall-clock time, seconds"
+
+
+def _signed(value: float, position: int) -> str:
+    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}") if abs(value) > 1e-9 else "0"

@@ -47,6 +47,7 @@ class Run:
     :param weights: weights of the critic's losses, ``[T, K]``
     :param conflict: share of task pairs in conflict, ``[T]``, by network (``critic``, ``actor``)
     :param updates: gradient updates
+    :param env_steps: how far it has come, over all tasks
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class Run:
     weights: Series | None = None
     conflict: Mapping[str, Series] = field(default_factory=dict)
     updates: int = 0
+    env_steps: int = 0
 
     @property
     def seed(self) -> int:
@@ -160,6 +162,7 @@ def read_run(folder: Path) -> Run:
         weights=weights if len(weights) else None,
         conflict=_conflict(metrics),
         updates=int(next((line[UPDATES] for line in reversed(metrics) if line.get(UPDATES)), 0)),
+        env_steps=int(metrics[-1]["env_steps"]) if metrics else 0,
     )
 
 

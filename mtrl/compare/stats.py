@@ -1,6 +1,6 @@
 """Statistics of a comparison: seeded bootstrap over runs, interquartile means, profiles, pairwise improvement.
 
-A run is the unit: one agent learns all K tasks, so its K scores are drawn together and never apart (drawing each task on
+A run is the unit: one agent learns all K tasks, so its K scores are drawn together, never apart (drawing each task on
 its own, as for agents of one task each, makes intervals too narrow where the tasks of a run rise and fall together).
 The bootstrap is stratified by method: runs are drawn within each.
 *Source*: Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice*, NeurIPS 2021;
@@ -43,7 +43,7 @@ def mean(rows: np.ndarray) -> np.ndarray:
 
 
 def interquartile_mean(rows: np.ndarray) -> np.ndarray:
-    """Mean of the runs without the best and the worst quarter: ``[..., R, T] -> [..., T]``; below four runs, the mean."""
+    """Mean without the best and the worst quarter: ``[..., R, T] -> [..., T]``; below four runs, the mean."""
     return stats.trim_mean(rows, 0.25, axis=-2)
 
 
@@ -104,13 +104,13 @@ def difference(
     if runs < 2:
         nothing = np.full_like(value, np.nan)
         return Estimate(value, nothing, nothing, runs)
-    means = [scores[generator.integers(len(scores), size=(repetitions, len(scores)))].mean(1) for scores in (ours, theirs)]
+    means = [
+        scores[generator.integers(len(scores), size=(repetitions, len(scores)))].mean(1) for scores in (ours, theirs)
+    ]
     return _percentiles(value, (means[0] - means[1])[:, None], runs, level, widen=True)
 
 
-def permutation_test(
-    ours: np.ndarray, theirs: np.ndarray, paired: bool, generator: np.random.Generator
-) -> float:
+def permutation_test(ours: np.ndarray, theirs: np.ndarray, paired: bool, generator: np.random.Generator) -> float:
     """Probability of a difference of means at least as large if the two were exchangeable; exact for few runs.
 
     :param paired: exchange within pairs that share a seed

@@ -1,4 +1,4 @@
-"""How the figures look: one colour, line and marker per method, a light sheet on paper, the page's own colours in HTML."""
+"""How the figures look: one colour, line and marker per method; light as files, in the page's own colours in HTML."""
 
 import io
 import re
@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # Colours of a light sheet; in the page they become CSS variables, so that a dark page has light ink.
-INK, MUTED, GRID = "#1b1f24", "#5b6471", "#dde2e8"
-_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
+INK, MUTED, GRID, PAPER = "#1b1f24", "#5b6471", "#dde2e8", "#fffffe"
+_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "var(--paper)"}
 
 # Okabe and Ito's colours, told apart with any colour vision, then again with other lines and markers.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8f8f00")
@@ -43,7 +43,7 @@ def looks(labels: Sequence[str], baseline: str) -> dict[str, Look]:
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """matplotlib's settings for the figures of a report."""
+    """Settings of matplotlib for the figures of a report."""
     with mpl.rc_context(
         {
             "font.size": 9,
@@ -103,7 +103,7 @@ def save_png(figure: Figure, path: Path) -> None:
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """The figure as an ``<svg>`` element for a page: no fixed size, the page's colours, names that no other figure has."""
+    """The figure as an ``<svg>`` element for a page: no fixed size, its colours, ids that no other has."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter
 
 from mtrl.compare.comparison import Comparison
 from mtrl.compare.methods import Method
@@ -31,9 +31,9 @@ def draw_heat_map(comparison: Comparison) -> Figure:
     axes = figure.subplots()
     image = axes.imshow(values[:, order], cmap="cividis", vmin=0, vmax=1, aspect="auto")
     if len(tasks) <= 16:
-        _numbers(axes, values[:, order], [[f"{100 * v:.0f}" for v in row] for row in values[:, order]], 0.5)
-    _cells(axes, labels, tasks)
-    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01, format=PercentFormatter(1.0))
+        _numbers(axes, values[:, order], [[f"{v:.2f}" for v in row] for row in values[:, order]], 0.5)
+    _cells(axes, labels, tasks, comparison.baseline.label)
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01)
     bar.set_label("final success")
     bar.outline.set_visible(False)
     return figure
@@ -47,7 +47,7 @@ def draw_improvement(comparison: Comparison) -> Figure | None:
     table = comparison.improvement.set_index(["method", "other"])
     matrix = np.full((len(labels), len(labels)), np.nan)
     texts = [["" for _ in labels] for _ in labels]
-    figure = new_figure(min(WIDTH, 3.6 + 0.48 * len(labels)), 1.7 + 0.36 * len(labels))
+    figure = new_figure(min(WIDTH, 3.6 + 0.52 * len(labels)), 1.7 + 0.36 * len(labels))
     axes = figure.subplots()
     for i, ours in enumerate(labels):
         for j, theirs in enumerate(labels):
@@ -56,12 +56,12 @@ def draw_improvement(comparison: Comparison) -> Figure | None:
             row = table.loc[(ours, theirs)]
             matrix[i, j] = row["probability"]
             sure = row["low"] > 0.5 or row["high"] < 0.5
-            texts[i][j] = f"{100 * row['probability']:.0f}" + ("*" if sure else "")
+            texts[i][j] = f"{row['probability']:.2f}" + ("*" if sure else "")
     image = axes.imshow(matrix, cmap="PuOr_r", vmin=0, vmax=1, aspect="auto")
     _numbers(axes, np.abs(np.nan_to_num(matrix, nan=0.5) - 0.5), texts, 0.3, light_above=True)
-    _cells(axes, labels, labels)
+    _cells(axes, labels, labels, comparison.baseline.label)
     axes.set(ylabel="this method ...", xlabel="... against this one")
-    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01, format=PercentFormatter(1.0))
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01)
     bar.set_label("probability of improvement")
     bar.outline.set_visible(False)
     return figure
@@ -79,7 +79,9 @@ def draw_weights(comparison: Comparison) -> Figure | None:
         if many:
             edges = np.concatenate([[0], series.env_steps])
             rows = np.arange(len(comparison.tasks) + 1)
-            image = panel.pcolormesh(edges, rows, series.values.T, cmap="cividis", vmin=0, vmax=highest)
+            image = panel.pcolormesh(
+                edges, rows, series.values.T, cmap="cividis", vmin=0, vmax=highest, rasterized=True
+            )
         else:
             for k, values in enumerate(series.values.T):
                 panel.plot(series.env_steps, values, color=_colour(k), linestyle=_dash(k), linewidth=1.3)
@@ -99,7 +101,7 @@ def draw_weights(comparison: Comparison) -> Figure | None:
 
 
 def draw_conflict(comparison: Comparison) -> Figure | None:
-    """Share of task pairs whose gradients conflict, over env steps, of the methods that record it; None if none does."""
+    """Share of task pairs whose gradients conflict, over env steps; None if no method records it."""
     look = looks([method.label for method in comparison.methods], comparison.baseline.label)
     measured = with_conflict(comparison)
     if not measured:
@@ -112,15 +114,16 @@ def draw_conflict(comparison: Comparison) -> Figure | None:
             if series is None:
                 continue
             style = look[method.label]
-            (line,) = panel.plot(series.env_steps, series.values, color=style.colour, linestyle=style.dash, linewidth=1.6)
+            (line,) = panel.plot(
+                series.env_steps, series.values, color=style.colour, linestyle=style.dash, linewidth=1.6
+            )
             line.set_gid(f"line-{style.key}")
         panel.set_title(network)
         panel.set_xlabel("env steps, all tasks")
         panel.set_xlim(left=0)
         panel.set_ylim(-0.03, 1.03)
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-        panel.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes[0].set_ylabel("task pairs in conflict")
+    axes[0].set_ylabel("share of task pairs in conflict")
     handles = [
         Line2D([], [], color=look[m.label].colour, linestyle=look[m.label].dash, label=m.label) for m in measured
     ]
@@ -131,6 +134,11 @@ def draw_conflict(comparison: Comparison) -> Figure | None:
 def with_conflict(comparison: Comparison) -> list[Method]:
     """The methods that record how often the gradients of two tasks conflict."""
     return [method for method in comparison.methods if any(run.conflict for run in method.runs)]
+
+
+def has_weights(comparison: Comparison, method: Method) -> bool:
+    """Whether a method records weights that are not one throughout."""
+    return _mean_weights(comparison, method) is not None
 
 
 def _mean_weights(comparison: Comparison, method: Method) -> Series | None:
@@ -154,7 +162,7 @@ def _mean_series(series: list[Series]) -> Series | None:
     return Series(grid, grid, np.mean(resampled, axis=0).reshape(_POINTS, *series[0].values.shape[1:]))
 
 
-def _cells(axes: Axes, rows: list[str], columns: list[str]) -> None:
+def _cells(axes: Axes, rows: list[str], columns: list[str], baseline: str) -> None:
     slanted = len(columns) > 6
     axes.set_xticks(range(len(columns)), columns, rotation=45 if slanted else 0, ha="right" if slanted else "center")
     if slanted:
@@ -162,14 +170,14 @@ def _cells(axes: Axes, rows: list[str], columns: list[str]) -> None:
         for tick in axes.get_xticklabels():
             tick.set_rotation_mode("anchor")
     axes.set_yticks(range(len(rows)), rows)
+    for tick in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        tick.set_fontweight("bold" if tick.get_text() == baseline else "normal")
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
 
 
-def _numbers(
-    axes: Axes, shades: np.ndarray, texts: list[list[str]], turn: float, light_above: bool = False
-) -> None:
+def _numbers(axes: Axes, shades: np.ndarray, texts: list[list[str]], turn: float, light_above: bool = False) -> None:
     for i, row in enumerate(texts):
         for j, text in enumerate(row):
             light = (shades[i, j] > turn) == light_above
