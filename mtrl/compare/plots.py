@@ -108,8 +108,8 @@ def draw_cost(comparison: Comparison) -> Figure | None:
     parts = (("ms_per_update", 1.0, "learning, ms per update (simulation included)"), ("total_seconds", unit, label))
     for axis, (name, scale, title) in zip(axes, parts, strict=True):
         for y, row in table.iterrows():
-            ends = (row[f"{name}{end}"] / scale for end in ("", "_low", "_high"))
-            _interval(axis, y, *ends, look[row["method"]])
+            value, low, high = (row[f"{name}{end}"] / scale for end in ("", "_low", "_high"))
+            _interval(axis, y, value, low, high, look[row["method"]])
         axis.set_xlabel(title)
         axis.set_xlim(left=0)
         axis.grid(axis="y", visible=False)

@@ -102,8 +102,13 @@ def _render(template: str, context: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cell"] = _markdown_cell
+    environment.filters |= {"cell": _markdown_cell, "tied": _tied}
     return environment.get_template(template).render(context)
+
+
+def _tied(text: str) -> str:
+    """Text in which a number stays on the line of its per cent sign."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _markdown_cell(text: str) -> str:

@@ -11,6 +11,7 @@ from mtrl.compare.comparison import ENV_STEPS, SECONDS, Comparison
 from mtrl.compare.protocol import describe, flatten, mixed_fields, protocol_of
 from mtrl.compare.verdict import enumerate_words, progress, signed
 
+_HARDEST = 3  # tasks of a method that are named
 ABSENT = "\N{EN DASH}"
 
 
@@ -210,9 +211,9 @@ def _scores_text(comparison: Comparison) -> str:
     worst = "its worst task" if comparison.worst == 1 else f"its {comparison.worst} worst tasks"
     return (
         "Final: the final evaluation of a run, mean over tasks. Interquartile mean: over the seeds, without the best "
-        f"and the worst quarter. Worst: mean of a run over {worst}. Best: the highest mean over tasks of any evaluation "
-        f"of a run, most of them with few episodes ({_episodes(comparison)}), so a maximum of noisy numbers that "
-        "lies above what the agent can do; it grows with the number of evaluations "
+        f"and the worst quarter. Worst: mean of a run over {worst}. Best: the highest mean over tasks of any "
+        f"evaluation of a run, most of them with few episodes ({_episodes(comparison)}), so a maximum of noisy "
+        "numbers that lies above what the agent can do; it grows with the number of evaluations "
         f"({_counts(len(run.success) for run in comparison.runs)} in these runs). Bars are 95 % intervals."
     )
 
@@ -266,7 +267,7 @@ def _worst_table(comparison: Comparison) -> Table:
     scores = comparison.scores.groupby(["method", "task"])["final"].mean()
     rows = []
     for label in comparison.summary["method"]:
-        hardest = scores[label].sort_values(kind="stable").head(max(comparison.worst, 3))
+        hardest = scores[label].sort_values(kind="stable").head(_HARDEST)
         rows.append([str(label), ", ".join(f"{task} {value:.2f}" for task, value in hardest.items())])
     return Table(["method", "hardest tasks, mean over seeds"], rows)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -16,9 +17,11 @@ from matplotlib.figure import Figure
 INK, MUTED, GRID, PAPER = "#1b1f24", "#5b6471", "#dde2e8", "#fffffe"
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "var(--paper)"}
 
+Dash: TypeAlias = Any  # a name such as "-", or an offset and lengths, as matplotlib takes it
+
 # Okabe and Ito's colours, told apart with any colour vision, then again with other lines and markers.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8f8f00")
-_DASHES: tuple[object, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+_DASHES: tuple[Dash, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">", "*")
 
 
@@ -28,7 +31,7 @@ class Look:
 
     key: str
     colour: str
-    dash: object
+    dash: Dash
     marker: str
 
 
@@ -78,8 +81,10 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def panels(count: int, columns: int, width: float, height: float, top: float = 0.0) -> tuple[Figure, list[Axes]]:
-    """Small panels with common axes, row by row.
+def panels(
+    count: int, columns: int, width: float, height: float, top: float = 0.0, sharey: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """Small panels with a common axis of env steps or time, row by row.
 
     :param height: of a row
     :param top: more room above, for a legend
@@ -87,7 +92,7 @@ def panels(count: int, columns: int, width: float, height: float, top: float = 0
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = new_figure(width, rows * height + 0.35 + top)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False)
     axes = list(grid.flat)
     for spare in axes[count:]:
         spare.set_visible(False)
@@ -117,4 +122,5 @@ def to_svg(figure: Figure, name: str) -> str:
     body = body.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
     for colour, variable in _VARIABLES.items():
         body = body.replace(colour, variable)
-    return f'<svg class="figure" {size[0]} role="img" aria-label="{name}">{body}'
+    width = f'style="max-width: {6.7 * figure.get_figwidth():.1f}rem"'  # letters of one size in all figures
+    return f'<svg class="figure" {size[0]} {width} role="img" aria-label="{name}">{body}'

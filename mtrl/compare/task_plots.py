@@ -4,17 +4,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, NullFormatter
 
 from mtrl.compare.comparison import Comparison
 from mtrl.compare.methods import Method
 from mtrl.compare.plots import WIDTH
 from mtrl.compare.runs import Series
-from mtrl.compare.style import looks, new_figure, panels
+from mtrl.compare.style import Dash, looks, new_figure, panels
 
 _TASK_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8f8f00")
-_TASK_DASHES: tuple[object, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)))
+_TASK_DASHES: tuple[Dash, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)))
 _MOST_LINES = 14  # more tasks than this are a heat map: nobody follows fifty lines
+_WIDE = 30  # a larger ratio of weights is drawn on a logarithmic axis
 _LIGHT, _DARK = "#fefefe", "#111111"  # on a coloured cell, whatever the page's colours are
 _POINTS = 60
 NETWORKS = ("critic", "actor")
@@ -69,28 +70,22 @@ def draw_improvement(comparison: Comparison) -> Figure | None:
 
 def draw_weights(comparison: Comparison) -> Figure | None:
     """Task weights of the critic's losses over env steps, a panel per method; None if no method has any but one."""
-    curves = {method.label: found for method in comparison.methods if (found := _mean_weights(comparison, method))}
+    methods = {method.label: method for method in comparison.methods}
+    found = {label: _mean_weights(comparison, methods[label]) for label in comparison.summary["method"]}
+    curves = {label: series for label, series in found.items() if series is not None}
     if not curves:
         return None
     many = len(comparison.tasks) > _MOST_LINES
-    figure, axes = panels(len(curves), 3, WIDTH, 2.1 if not many else 2.6, top=0.0 if many else 0.3)
-    highest = max(series.values.max() for series in curves.values())
+    figure, axes = panels(len(curves), 3, WIDTH, 2.6 if many else 2.1, top=0.0 if many else 0.3, sharey=many)
     for panel, (label, series) in zip(axes, curves.items(), strict=True):
-        if many:
-            edges = np.concatenate([[0], series.env_steps])
-            rows = np.arange(len(comparison.tasks) + 1)
-            image = panel.pcolormesh(
-                edges, rows, series.values.T, cmap="cividis", vmin=0, vmax=highest, rasterized=True
-            )
-        else:
-            for k, values in enumerate(series.values.T):
-                panel.plot(series.env_steps, values, color=_colour(k), linestyle=_dash(k), linewidth=1.3)
+        _draw_shares(panel, series) if many else _draw_lines(panel, series)
         panel.set_title(label)
+        panel.set_xlim(left=0)
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.supxlabel("env steps, all tasks", fontsize=9)
     if many:
         figure.supylabel("task, in the order of the suite", fontsize=9)
-        figure.colorbar(image, ax=axes, label="weight (1 is the plain average)", fraction=0.03)
+        figure.colorbar(axes[0].collections[0], ax=axes, label="weight relative to the mean weight", fraction=0.03)
         return figure
     figure.supylabel("weight (1 is the plain average)", fontsize=9)
     handles = [
@@ -98,6 +93,22 @@ def draw_weights(comparison: Comparison) -> Figure | None:
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 5))
     return figure
+
+
+def _draw_lines(panel: Axes, series: Series) -> None:
+    for k, values in enumerate(series.values.T):
+        panel.plot(series.env_steps, values, color=_colour(k), linestyle=_dash(k), linewidth=1.3)
+    if series.values.min() > 0 and series.values.max() / series.values.min() > _WIDE:
+        panel.set_yscale("log")
+        panel.yaxis.set_major_formatter(FuncFormatter(_plain))  # the axis' own writes mathematics, which is off here
+        panel.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _draw_shares(panel: Axes, series: Series) -> None:
+    """A row per task; relative weights, since the methods' scales differ by orders of magnitude."""
+    relative = series.values / np.maximum(np.abs(series.values).mean(axis=1, keepdims=True), 1e-12)
+    edges, rows = np.concatenate([[0], series.env_steps]), np.arange(series.values.shape[1] + 1)
+    panel.pcolormesh(edges, rows, relative.T, cmap="cividis", vmin=0, vmax=3, rasterized=True)
 
 
 def draw_conflict(comparison: Comparison) -> Figure | None:
@@ -163,9 +174,12 @@ def _mean_series(series: list[Series]) -> Series | None:
 
 
 def _cells(axes: Axes, rows: list[str], columns: list[str], baseline: str) -> None:
-    slanted = len(columns) > 6
-    axes.set_xticks(range(len(columns)), columns, rotation=45 if slanted else 0, ha="right" if slanted else "center")
-    if slanted:
+    slanted, upright = len(columns) > 6, len(columns) > 25
+    axes.set_xticks(range(len(columns)), columns)
+    if upright:
+        axes.tick_params(axis="x", rotation=90, labelsize=7)
+    elif slanted:
+        axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
         axes.tick_params(axis="x", pad=1)
         for tick in axes.get_xticklabels():
             tick.set_rotation_mode("anchor")
@@ -184,9 +198,13 @@ def _numbers(axes: Axes, shades: np.ndarray, texts: list[list[str]], turn: float
             axes.text(j, i, text, ha="center", va="center", fontsize=8, color=_LIGHT if light else _DARK)
 
 
+def _plain(value: float, position: int) -> str:
+    return f"{value:g}"
+
+
 def _colour(task: int) -> str:
     return _TASK_COLOURS[task % len(_TASK_COLOURS)]
 
 
-def _dash(task: int) -> object:
+def _dash(task: int) -> Dash:
     return _TASK_DASHES[task // len(_TASK_COLOURS) % len(_TASK_DASHES)]

@@ -102,6 +102,12 @@ def _headline(comparison: Comparison, table: pd.DataFrame, measure: str) -> str:
         parts.append(f"{enumerate_words(labels[TOO_FEW])} {_have(labels[TOO_FEW])} too few seeds for a verdict")
     if not labels[BETTER] and not labels[TOO_FEW]:
         parts.insert(0, f"no method is better than {baseline} in {measure}")
+    stands, falls = _after_correction(comparison, table)
+    if falls:
+        which = f"only those of {enumerate_words(stands)}" if stands else "none"
+        parts[-1] += (
+            f" (of these differences, {which} stand{'' if stands else 's'} correction for {len(table)} comparisons)"
+        )
     text = "; ".join(parts) + "."
     return text[0].upper() + text[1:] if text.startswith("no method") else text
 
@@ -125,20 +131,18 @@ def _details(comparison: Comparison, table: pd.DataFrame) -> list[str]:
 
 def _cautions(comparison: Comparison, table: pd.DataFrame) -> list[str]:
     found = []
-    count, sure = len(table), table[table["verdict"].isin([BETTER, WORSE])]
-    if count > 1 and len(sure):
-        holds = _labels(comparison, sure[sure["p_holm"] <= _ALPHA])
-        falls = _labels(comparison, sure[sure["p_holm"] > _ALPHA])
+    count, stands, falls = len(table), *_after_correction(comparison, table)
+    if count > 1 and (stands or falls):
         text = (
             f"{count} methods were compared with {comparison.baseline.label}, each at 95 %: of twenty that are no "
             f"different, one would be expected to look so. After Holm's correction for {count} comparisons "
         )
         if not falls:
             text += "all of these differences stand."
-        elif not holds:
+        elif not stands:
             text += "none of these differences stands."
         else:
-            text += f"those of {enumerate_words(holds)} stand, those of {enumerate_words(falls)} do not."
+            text += f"those of {enumerate_words(stands)} stand, those of {enumerate_words(falls)} do not."
         found.append(text)
     if comparison.mixed:
         found.append(
@@ -151,6 +155,13 @@ def _cautions(comparison: Comparison, table: pd.DataFrame) -> list[str]:
             "few, all differences having one sign is no rare accident."
         )
     return found
+
+
+def _after_correction(comparison: Comparison, table: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """The methods that differ from the baseline also after correction for their number, and those that do not."""
+    differ = table[table["verdict"].isin([BETTER, WORSE])]
+    stands = differ["p_holm"] <= _ALPHA
+    return _labels(comparison, differ[stands]), _labels(comparison, differ[~stands])
 
 
 def _labels(comparison: Comparison, table: pd.DataFrame, verdict: str | None = None) -> list[str]:
