@@ -131,7 +131,7 @@ def _count(runs: Iterable[dict[str, Any]]) -> str:
 
 def _time_left(head: dict[str, Any], runs: list[dict[str, Any]]) -> str:
     """From the pace of the runs that were trained until now, whatever number of them runs at once."""
-    trained = sum(line["outcome"] != SKIPPED for line in runs)
+    trained = sum(line["outcome"] == FINISHED for line in runs)
     if head["total"] is None or not trained:
         return ""
     seconds = (time.time() - head["started"]) / trained * (head["total"] - len(runs))
