@@ -1,7 +1,7 @@
 """Methods side by side: the runs behind them, and every number of the report as a tidy frame."""
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -169,7 +169,7 @@ class Comparison:
             frames.append(_curve(method, "threshold", THRESHOLDS, found))
         return pd.concat(frames, ignore_index=True)
 
-    def curves(self, clock: str, statistic: Callable[[np.ndarray], np.ndarray] = stats.mean) -> pd.DataFrame:
+    def curves(self, clock: str) -> pd.DataFrame:
         """Mean success over tasks, against env steps or seconds, with bands over the runs of a method.
 
         Against env steps a curve reaches as far as all its runs have been evaluated. Against seconds, a run that has
@@ -177,6 +177,13 @@ class Comparison:
 
         :param clock: ``env_steps`` or ``seconds``
         """
+        return self._curves[clock]
+
+    @cached_property
+    def _curves(self) -> dict[str, pd.DataFrame]:
+        return {clock: self._estimate_curves(clock) for clock in (ENV_STEPS, SECONDS)}
+
+    def _estimate_curves(self, clock: str) -> pd.DataFrame:
         grid = _grid([getattr(run.success, clock) for run in self.runs], exact=clock == ENV_STEPS)
         frames = []
         for method in self.methods:
@@ -184,7 +191,7 @@ class Comparison:
             ends = max(getattr(run.success, clock)[-1] for run in method.runs)
             points = ~np.isnan(rows).any(axis=0) & (grid <= ends)
             generator = self.generator(clock, method.label)
-            found = stats.bootstrap(rows[:, points], statistic, generator, _CURVE_REPETITIONS)
+            found = stats.bootstrap(rows[:, points], stats.mean, generator, _CURVE_REPETITIONS)
             frames.append(_curve(method, clock, grid[points], found))
         return pd.concat(frames, ignore_index=True)
 

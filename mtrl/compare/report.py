@@ -70,6 +70,7 @@ def _drawn(section: Section, folder: Path) -> _Part:
     if section.figure is None:
         return _Part(section, None)
     save_png(section.figure, folder / f"{section.key}.png")
+    section.figure.set_layout_engine("none")  # all is in its place now, and finding it takes as long as drawing
     # Matplotlib escapes the texts of a figure; nothing else enters it.
     return _Part(section, Markup(to_svg(section.figure, section.key)))
 

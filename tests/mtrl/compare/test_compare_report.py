@@ -15,7 +15,8 @@ from mtrl.cli import main
 from mtrl.compare import compare_runs, write_report
 from mtrl.errors import RunFolderError
 from tests.mtrl.compare.browser import Page, find_browser, open_browser
-from tests.mtrl.compare.conftest import MakeRun, write_run
+from tests.mtrl.compare.conftest import MakeRun
+from tests.mtrl.compare.made_up import write_run
 
 FIGURES = {
     "scores",

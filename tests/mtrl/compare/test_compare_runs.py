@@ -11,7 +11,8 @@ from mtrl.compare.comparison import ALIKE, BETTER, ENV_STEPS, SECONDS, TOO_FEW
 from mtrl.compare.runs import find_runs
 from mtrl.errors import ConfigError, RunFolderError
 from mtrl.experiment import Result
-from tests.mtrl.compare.conftest import TASKS, MakeRun
+from tests.mtrl.compare.conftest import MakeRun
+from tests.mtrl.compare.made_up import TASKS
 
 
 def test_a_run_of_training_is_read_as_it_was_measured(finished: Result) -> None:
