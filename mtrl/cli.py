@@ -83,7 +83,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     """Write the report of some runs, and print its verdict."""
     from mtrl.compare import compare_runs, judge, write_report
-    from mtrl.compare.sections import summary_table
+    from mtrl.compare.sections import narrow, summary_table
     from mtrl.console import print_rows, say
 
     comparison = compare_runs(
@@ -95,7 +95,7 @@ def _compare(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     page = write_report(comparison, options.out)
-    verdict, summary = judge(comparison), summary_table(comparison)
+    verdict, summary = judge(comparison), narrow(summary_table(comparison))
     print_rows(summary.header, summary.rows)
     for line in filter(None, (verdict.headline, verdict.worst, *verdict.caution, *verdict.seeds)):
         say(line)

@@ -124,6 +124,12 @@ def summary_table(comparison: Comparison) -> Table:
     return Table([*header, "final, IQM", f"final, {worst}", "best"], table)
 
 
+def narrow(summary: Table) -> Table:
+    """The summary for a terminal: without the interval of the mean itself, and the interquartile mean."""
+    kept = [i for i in range(len(summary.header)) if i not in (3, 7)]
+    return Table([summary.header[i] for i in kept], [[row[i] for i in kept] for row in summary.rows])
+
+
 def interval(low: float, high: float, number: Callable[[float], str] = "{:.2f}".format) -> str:
     """``0.10 to 0.20``; a dash where there is none."""
     return ABSENT if low != low else f"{number(low)} to {number(high)}"

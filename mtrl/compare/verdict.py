@@ -90,18 +90,17 @@ def _headline(comparison: Comparison, table: pd.DataFrame, measure: str) -> str:
             f"Too few seeds for a verdict on {measure}: {stats.FEWEST_RUNS} of a method and of {baseline} are needed "
             f"at least."
         )
-    parts = []
+    parts = [] if labels[BETTER] else [f"no method is better than {baseline}"]
     for verdict, words in (
-        (BETTER, f"better than {baseline} in {measure}"),
-        (ALIKE, f"not distinguishable from {baseline}" + ("" if labels[BETTER] else f" in {measure}")),
-        (WORSE, f"worse than {baseline}" + ("" if labels[BETTER] or labels[ALIKE] else f" in {measure}")),
+        (BETTER, f"better than {baseline}"),
+        (ALIKE, f"not distinguishable from {baseline}"),
+        (WORSE, f"worse than {baseline}"),
     ):
         if labels[verdict]:
             parts.append(f"{enumerate_words(labels[verdict])} {_be(labels[verdict])} {words}")
+    parts[0] += f" in {measure}"
     if labels[TOO_FEW]:
         parts.append(f"{enumerate_words(labels[TOO_FEW])} {_have(labels[TOO_FEW])} too few seeds for a verdict")
-    if not labels[BETTER] and not labels[TOO_FEW]:
-        parts.insert(0, f"no method is better than {baseline} in {measure}")
     stands, falls = _after_correction(comparison, table)
     if falls:
         which = f"only those of {enumerate_words(stands)}" if stands else "none"
@@ -109,7 +108,7 @@ def _headline(comparison: Comparison, table: pd.DataFrame, measure: str) -> str:
             f" (of these differences, {which} stand{'' if stands else 's'} correction for {len(table)} comparisons)"
         )
     text = "; ".join(parts) + "."
-    return text[0].upper() + text[1:] if text.startswith("no method") else text
+    return text if labels[BETTER] else text[0].upper() + text[1:]  # a method's name keeps its letters
 
 
 def _details(comparison: Comparison, table: pd.DataFrame) -> list[str]:

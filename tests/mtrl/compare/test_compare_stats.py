@@ -81,6 +81,16 @@ def test_drawing_tasks_apart_would_be_too_narrow() -> None:
     assert (high - low) < 0.4 * (together.high[0] - together.low[0])
 
 
+@pytest.mark.parametrize("runs", [5, 10])
+def test_equals_are_told_apart_hardly_more_often_than_one_in_twenty(runs: int) -> None:
+    draw, false = generator(9), 0
+    for _ in range(500):
+        ours, theirs = draw.beta(2, 2, (2, runs)).round(1)
+        found = stats.difference(ours, theirs, True, draw, 1_000)
+        false += bool(found.low[0] > 0 or found.high[0] < 0)
+    assert 0.02 <= false / 500 <= 0.10
+
+
 def test_one_run_has_no_interval() -> None:
     found = stats.bootstrap(np.array([[0.5]]), stats.mean, generator())
     assert found.value == pytest.approx(0.5)
