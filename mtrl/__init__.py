@@ -7,9 +7,10 @@ if TYPE_CHECKING:
     from agents import MTSAC
     from agents.balancers import make_balancer
     from envs import MultiTaskVecEnv
+    from mtrl import compare
     from mtrl.evaluation import evaluate
 
-__all__ = ["MTSAC", "evaluate", "make_balancer", "make_env"]
+__all__ = ["MTSAC", "compare", "evaluate", "make_balancer", "make_env"]
 
 _HOME = {"MTSAC": "agents", "make_balancer": "agents.balancers", "evaluate": "mtrl.evaluation"}
 
@@ -45,4 +46,6 @@ def __getattr__(name: str) -> Any:
 
         refuse_foreign_packages()
         return getattr(importlib.import_module(_HOME[name]), name)
+    if name == "compare":  # a package of functions: compare.compare_runs(...), compare.write_report(...)
+        return importlib.import_module("mtrl.compare")
     raise AttributeError(f"module 'mtrl' has no attribute '{name}'")

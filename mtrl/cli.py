@@ -1,4 +1,4 @@
-"""``mtrl``: what can be chosen, and how good a trained agent is."""
+"""``mtrl``: what can be chosen, how good a trained agent is, and which method is better."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from mtrl.errors import ConfigError
 from mtrl.launch import guarded
 from mtrl.shadowing import refuse_foreign_packages
 
@@ -33,6 +34,18 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--workers", type=int, help="simulating processes (default: one per core)")
     evaluation.add_argument("--video", action="store_true", help="also write an MP4 with an episode of every task")
     evaluation.set_defaults(command=_evaluate)
+
+    comparison = commands.add_parser(
+        "compare", parents=[common], help="a report: which method is better, and by how much"
+    )
+    comparison.add_argument("runs", type=Path, nargs="+", metavar="RUNS", help="run folders, or folders of them")
+    comparison.add_argument("--out", type=Path, default=Path("report"), help="folder of the report (default: report)")
+    comparison.add_argument("--baseline", metavar="METHOD", help="what the others are compared with (default: unitary)")
+    comparison.add_argument("--allow-mixed", action="store_true", help="take runs of different protocols too")
+    comparison.add_argument("--labels", nargs="+", default=[], metavar="METHOD=NAME", help="other names for methods")
+    comparison.add_argument("--worst", type=int, metavar="K", help="worst tasks of a run (default: a fifth of them)")
+    comparison.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    comparison.set_defaults(command=_compare)
     return parser
 
 
@@ -67,16 +80,40 @@ def _evaluate(options: argparse.Namespace) -> None:
         say(f"Video: {write_mosaic(model, suite, place / 'mosaic.mp4', seed=seed, horizon=horizon)}")
 
 
+def _compare(options: argparse.Namespace) -> None:
+    """Write the report of some runs, and print its verdict."""
+    from mtrl.compare import compare_runs, judge, write_report
+    from mtrl.compare.sections import narrow, summary_table
+    from mtrl.console import print_rows, say
+
+    comparison = compare_runs(
+        options.runs,
+        baseline=options.baseline,
+        allow_mixed=options.allow_mixed,
+        labels=dict(map(_renaming, options.labels)),
+        worst=options.worst,
+        seed=options.seed,
+    )
+    page = write_report(comparison, options.out)
+    verdict, summary = judge(comparison), narrow(summary_table(comparison))
+    print_rows(summary.header, summary.rows)
+    for line in filter(None, (verdict.headline, verdict.worst, *verdict.caution, *verdict.seeds)):
+        say(line)
+    say(f"Written to {page}")
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    # From the right: a method's own label may hold "gamma=0.01".
+    label, equals, name = text.rpartition("=")
+    if not (label and equals and name):
+        raise ConfigError(f"labels must be given as METHOD=NAME, found {text!r}.")
+    return label, name
+
+
 def _list(options: argparse.Namespace) -> None:
-    from rich.table import Table
+    from mtrl.console import print_rows
 
-    from mtrl.console import print_table
-
-    header, rows = _LISTS[options.what]()
-    table = Table(*header)
-    for row in rows:
-        table.add_row(*row)
-    print_table(table)
+    print_rows(*_LISTS[options.what]())
 
 
 Listing = tuple[list[str], list[list[str]]]

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -26,6 +27,14 @@ def say(text: str) -> None:
 def print_table(table: Table) -> None:
     """Print a table; into a file or pipe as wide as it needs to be."""
     Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print text in rows and columns."""
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    print_table(table)
 
 
 class Reporter(Protocol):

@@ -7,10 +7,13 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from mtrl.errors import ConfigError, exit_code, nearest, sentence
+from mtrl.errors import INTERRUPTED, ConfigError, exit_code, nearest, sentence
 from mtrl.shadowing import refuse_foreign_packages
+
+if TYPE_CHECKING:
+    from mtrl.sweep import Sweep
 
 _DEBUG_FLAG, _DEBUG_SETTING = "--debug", "debug=true"
 # A balancer's name, or a composition of names, as the value of an override.
@@ -19,6 +22,8 @@ _BALANCER = re.compile(r"^balancer=(?P<choices>[\w+:,]+)$")
 
 def launch(train: Callable[[], None], configs: Path) -> NoReturn:
     """Run a Hydra main function as a command: exit code 0, 1 (fault), 2 (bad input) or 130 (stopped).
+
+    Of a sweep, every run is made whatever becomes of the others; the exit code then tells the worst of them.
 
     :param train: what ``@hydra.main`` returns
     :param configs: the folder that it composes configs from
@@ -45,13 +50,49 @@ def guarded(command: Callable[[], None], debug: bool) -> int:
 
 
 def run_or_exit(values: Mapping[str, Any]) -> None:
-    """Run a composed config; an error is said here, where Hydra cannot add to it, and ends the process.
+    """Run a composed config; an error is said here, where Hydra cannot add to it.
+
+    It ends the process, but for a run of a sweep: there only a stop does.
 
     :param values: the config as a plain dict
     """
-    code = guarded(partial(_run, values), debug=bool(values.get("debug")))
-    if code:
+    from mtrl.sweep import Sweep
+
+    sweep = Sweep.current()
+    if sweep is not None:
+        _run_of_sweep(values, sweep)
+    elif code := guarded(partial(_run, values), debug=bool(values.get("debug"))):
         sys.exit(code)
+
+
+def _run_of_sweep(values: Mapping[str, Any], sweep: "Sweep") -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from mtrl.console import say
+    from mtrl.sweep import FAILED, FINISHED, SKIPPED
+
+    hydra = HydraConfig.get()
+    name = sweep.name_of_run(hydra.overrides.task)
+    say(sweep.describe_start(hydra.job.num + 1, name))
+    if _is_finished(values):
+        sweep.note(name, SKIPPED)
+        return
+    if hydra.runtime.choices["hydra/launcher"] != "basic":  # runs side by side would write over each other's bars
+        values = {**values, "tracking": {**values["tracking"], "progress": False}}
+    code = guarded(partial(_run, values), debug=bool(values.get("debug")))
+    if code == INTERRUPTED:
+        sys.exit(code)
+    sweep.note(name, FAILED if code else FINISHED, code)
+
+
+def _is_finished(values: Mapping[str, Any]) -> bool:
+    from mtrl.config import RunConfig
+    from mtrl.run_folder import FINISHED, RunFolder
+
+    try:
+        return RunFolder.of(RunConfig.from_dict(values)).status == FINISHED
+    except ConfigError:  # which the run itself will say
+        return False
 
 
 def _run(values: Mapping[str, Any]) -> None:
@@ -62,9 +103,20 @@ def _run(values: Mapping[str, Any]) -> None:
 
 
 def _train(train: Callable[[], None], configs: Path) -> None:
+    from mtrl.console import say
+    from mtrl.sweep import Sweep, register_callback
+
     refuse_foreign_packages()
     register_balancers(sys.argv[1:], with_files={file.stem for file in (configs / "balancer").glob("*.yaml")})
-    train()
+    register_callback()
+    code = 0
+    try:
+        train()
+    finally:
+        if sweep := Sweep.current():
+            say(sweep.describe_end())
+            code = sweep.end()
+    sys.exit(code)
 
 
 def register_balancers(overrides: Sequence[str], with_files: Collection[str]) -> None:

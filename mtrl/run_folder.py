@@ -139,6 +139,11 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
+def was_set_aside(path: Path) -> bool:
+    """Whether a folder holds an unfinished run whose place a new one has taken."""
+    return re.search(rf"\.({RUNNING}|{INTERRUPTED}|{FAILED})-\d+$", path.name) is not None
+
+
 def _free_name(path: Path, status: str) -> Path:
     number = 1
     while (free := path.with_name(f"{path.name}.{safe_name(status)}-{number}")).exists():

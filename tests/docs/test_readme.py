@@ -25,6 +25,11 @@ NOT_RUN = {
 COMPOSED_ONLY = {  # the config is composed and printed instead
     "python train.py env=mt50 agent=mtsac_baseline network=multihead": "builds fifty simulators",
     "python train.py -m env=pointmass balancer=unitary,cagrad,famo+pcgrad seed=1,2": "runs six experiments",
+    "python train.py -m env=pointmass balancer=unitary,famo,pcgrad 'seed=range(10)'": "runs thirty experiments",
+    "python train.py -m hydra/launcher=joblib hydra.launcher.n_jobs=2 threads=1 env=pointmass balancer=unitary,famo "
+    "'seed=range(10)'": "runs twenty experiments",
+    "python train.py -m hydra/launcher=submitit_slurm hydra.launcher.partition=cpu hydra.launcher.cpus_per_task=2 "
+    "hydra.launcher.timeout_min=600 threads=2 env=mt10 balancer=unitary,famo 'seed=range(10)'": "needs a cluster",
     # MT10 is run once, by the command that spells out its parts; these differ from it in the balancer.
     "python train.py env=mt10 balancer=famo": "builds ten simulators",
     "python train.py env=mt10 balancer=cagrad balancer.options.c=0.4": "builds ten simulators",
@@ -102,8 +107,15 @@ def test_train_commands_run(command, tmp_path, monkeypatch, capsys):
         assert "balancer" in train(arguments, tmp_path, monkeypatch, capsys)
         return
     if command in COMPOSED_ONLY:
+        for launcher in ("joblib", "submitit"):
+            if f"hydra/launcher={launcher}" in command:
+                pytest.importorskip(f"hydra_plugins.hydra_{launcher}_launcher", reason="needs the extra `sweep`")
         # One experiment of a sweep, and no run.
-        single = [re.sub(r"=([^,\[]*),.*", r"=\1", argument) for argument in arguments if argument != "-m"]
+        single = [
+            re.sub(r"=(?:range\((\d+)\)|([^,\[]*),.*)", r"=\1\2", argument)
+            for argument in arguments
+            if argument != "-m"
+        ]
         assert "env:" in train([*single, "--cfg", "job"], tmp_path, monkeypatch, capsys)
         return
     given = {argument.split("=")[0] for argument in arguments} - {"total_env_steps"}
@@ -144,6 +156,15 @@ def test_evaluate_commands_run(command, run_dir, capsys):
     assert main([*arguments, "--workers", "0"]) == 0
     assert "mean" in capsys.readouterr().out
     assert bool(list(run_dir.glob("evaluations/*/mosaic.mp4"))) == ("--video" in command)
+
+
+@pytest.mark.parametrize("command", of_kind("mtrl compare"))
+def test_compare_commands_run(command, run_dir, tmp_path, monkeypatch, capsys):
+    shutil.copytree(run_dir, tmp_path / "runs" / "pointmass" / "run")
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)[1:]) == 0
+    assert "unitary" in capsys.readouterr().out
+    assert (tmp_path / "report" / "report.html").exists()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
