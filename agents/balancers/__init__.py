@@ -12,6 +12,7 @@ from agents.balancers import (  # noqa: F401  importing a file registers its met
     graddrop,
     gradnorm,
     igb,
+    igb_rl,
     imtl,
     losses,
     mgda,
