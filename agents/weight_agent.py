@@ -103,8 +103,9 @@ class WeightAgent(nn.Module):
         return torch.stack([self.exploration.get_state(), self.replay.get_state()])
 
     def set_extra_state(self, state: Tensor) -> None:
-        self.exploration.set_state(state[0].cpu())
-        self.replay.set_state(state[1].cpu())
+        # `set_state` reads from the beginning of the storage, so that a row must be a tensor of its own.
+        self.exploration.set_state(state[0].cpu().clone())
+        self.replay.set_state(state[1].cpu().clone())
 
     def _descend(self, module: nn.Module, adam: BufferAdam, loss: Tensor) -> None:
         """One step of one network."""
@@ -124,10 +125,10 @@ class WeightAgent(nn.Module):
 
 
 class DDPGWeightAgent(WeightAgent):
-    """Deterministic policy with logits ``u = u_max tanh(f(s) + prior (gap - 1/2))``, critic on (state, executed shares).
+    """Deterministic policy with logits ``u = u_max tanh(f(s) + prior (gap - 1/2))``, critic on (state, shares).
 
-    Shares are weights divided by K, as they were executed. The critic and the memory see shares after noise and floor, never logits: the softmax forgets a common shift, so a
-    critic of logits would have a flat direction for the policy to drift along. There is no terminal state.
+    Shares are the weights divided by K as executed, after noise and floor. Critic and memory never see logits, since
+    the softmax forgets a common shift, along which a policy would drift. There is no terminal state.
 
     :param gap_feature: index of the improvable gap among the features
     :param prior: how far an untrained policy leans towards tasks with large gaps; 0 starts from equal weights

@@ -107,7 +107,10 @@ def learned(seed: int, decisions: int = 2000, network: str = "equivariant", **tr
 
 def report(seeds: Sequence[int], decisions: int) -> str:
     """The table in Markdown."""
-    rows = [["equal weights", f"{worst_gap(equal_weights):.3f}"], ["weights 1 / speed", f"{worst_gap(best_weights):.3f}"]]
+    rows = [
+        ["equal weights", f"{worst_gap(equal_weights):.3f}"],
+        ["weights 1 / speed", f"{worst_gap(best_weights):.3f}"],
+    ]
     for network in ("equivariant", "mlp"):
         gaps = [learned(seed, decisions, network) for seed in seeds]
         rows.append([f"weight agent, {network}", " ".join(f"{gap:.3f}" for gap in gaps)])

@@ -71,7 +71,9 @@ class ImprovableGaps(nn.Module):
         if self.source == "td_norm":
             metrics = getattr(tasks, "metrics", {})
             if "target_variance" not in metrics:
-                raise BalancerError(f"{self.method}: gap_source='td_norm' needs a critic's targets; these losses have none.")
+                raise BalancerError(
+                    f"{self.method}: gap_source='td_norm' needs a critic's targets; these losses have none."
+                )
             self.variance_sum += metrics["target_variance"].to(self.variance_sum)
         self._updates += 1
 

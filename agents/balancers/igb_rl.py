@@ -173,7 +173,9 @@ class ImprovableGapRL(DecidedWeights):
     def _state(self, tasks: Any, reading: Reading, used: float) -> Tensor:
         """What the agent sees ``[K, F]``, in the order of `FEATURES`."""
         temperatures = getattr(tasks, "temperatures", None)
-        log_temperature = torch.zeros_like(reading.gaps) if temperatures is None else temperatures.log().to(reading.gaps)
+        log_temperature = (
+            torch.zeros_like(reading.gaps) if temperatures is None else temperatures.log().to(reading.gaps)
+        )
         change = torch.zeros_like(reading.gaps) if self.decisions == 0 else reading.gaps - self.last_gaps
         features = (
             reading.gaps,
@@ -255,7 +257,7 @@ def weight_progress_correlation(memory: DecisionMemory) -> Tensor:
     summary="control of igb_rl: the same noise and windows, and no agent behind them",
 )
 class ImprovableGapRandom(DecidedWeights):
-    """The weights that `igb_rl` would execute if its agent knew nothing: its warm-up, its noise, its floor, its windows.
+    """The weights that `igb_rl` would execute if its agent knew nothing: same warm-up, noise, floor and windows.
 
     A gain of `igb_rl` over this control is due to what the agent has learnt, not to weights that move.
 

@@ -87,7 +87,9 @@ class ImprovableGapV2(Balancer):
         if self._updates > 2 * self.epoch:
             decrease = ((self.last_losses - losses) / self.base.mean.to(losses)).amin()
             shares = self.last_weights / self.num_tasks
-            agent.memory.add(self._state(self.last_losses), shares, self._first_rate / rate * decrease, self._state(losses))
+            agent.memory.add(
+                self._state(self.last_losses), shares, self._first_rate / rate * decrease, self._state(losses)
+            )
         if epochs >= 3 and self._updates % UPDATE_EVERY == 0:
             fullness = 0.5 * (1 + len(agent.memory) / self.capacity)
             with torch.enable_grad():
