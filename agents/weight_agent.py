@@ -109,14 +109,15 @@ class WeightAgent(nn.Module):
 
     def _descend(self, module: nn.Module, adam: BufferAdam, loss: Tensor) -> None:
         """One step of one network."""
-        parameters = list(module.parameters())
+        parameters: list[Tensor] = list(module.parameters())
         gradient = torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
         with torch.no_grad():
             values = nn.utils.parameters_to_vector(parameters)
             adam.step(values, gradient)
             parts = values.split([parameter.numel() for parameter in parameters])
-            for parameter, part in zip(parameters, parts, strict=True):
-                parameter.copy_(part.view_as(parameter))
+            torch._foreach_copy_(
+                parameters, [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
+            )
 
     def _follow(self, target: nn.Module, source: nn.Module) -> None:
         """Polyak averaging."""

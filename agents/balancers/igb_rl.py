@@ -158,9 +158,9 @@ class ImprovableGapRL(DecidedWeights):
     def decide(self, tasks: Any) -> Tensor:
         assert self.agent is not None
         reading, used = self.gaps.read(tasks), budget_used(tasks)
-        state = self._state(tasks, reading, used)
+        state, rate_ratio = self._state(tasks, reading, used), self._rate_ratio(tasks)
         if self.decisions > 0:
-            self._learn(tasks, reading.gaps, state)
+            self._learn(self._reward_of(reading.gaps) * rate_ratio, state)
         if used < self.warmup:
             weights = self.agent.random_weights()
         else:
@@ -189,11 +189,10 @@ class ImprovableGapRL(DecidedWeights):
         )
         return torch.stack(features, dim=1)
 
-    def _learn(self, tasks: Any, gaps: Tensor, state: Tensor) -> None:
-        """Remember what the last decision brought, and learn from what is remembered."""
+    def _learn(self, reward: Tensor, state: Tensor) -> None:
+        """Remember what the last decision brought and led to, and learn from what is remembered."""
         agent = self.agent
         assert agent is not None
-        reward = self._reward_of(gaps) * self._rate_ratio(tasks)
         agent.memory.add(self.last_state, self.decided / self.num_tasks, reward, state)
         self.report[REPORT.index("agent_reward")] = reward
         self.report[REPORT.index("weight_progress_correlation")] = weight_progress_correlation(agent.memory)

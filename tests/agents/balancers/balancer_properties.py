@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from agents.balancers import BalancerError, make_balancer
 from agents.objective import TaskObjective
-from tests.agents.balancers.balancer_cases import direction_of, progress_of, random_tasks, relabelled, rescaled, tasks_of
+from tests.agents.balancers.balancer_cases import (
+    direction_of,
+    progress_of,
+    random_tasks,
+    relabelled,
+    rescaled,
+    tasks_of,
+)
 
 CHECKED = settings(
     max_examples=8,
