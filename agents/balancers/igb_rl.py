@@ -166,9 +166,12 @@ class ImprovableGapRL(DecidedWeights):
         else:
             weights = self.agent.act(state, self.noise.draw(used, self.agent.exploration))
         self.last_state, self.last_gaps = state, reading.gaps
-        self.report[REPORT.index("exploration")] = self.noise.scale(used)
-        self.report[REPORT.index("decisions")] = float(self.decisions + 1)
+        self._note(exploration=self.noise.scale(used), decisions=self.decisions + 1)
         return weights
+
+    def _note(self, **values: Tensor | float) -> None:
+        for name, value in values.items():
+            self.report[REPORT.index(name)] = value
 
     def _state(self, tasks: Any, reading: Reading, used: float) -> Tensor:
         """What the agent sees ``[K, F]``, in the order of `FEATURES`."""
@@ -194,13 +197,11 @@ class ImprovableGapRL(DecidedWeights):
         agent = self.agent
         assert agent is not None
         agent.memory.add(self.last_state, self.decided / self.num_tasks, reward, state)
-        self.report[REPORT.index("agent_reward")] = reward
-        self.report[REPORT.index("weight_progress_correlation")] = weight_progress_correlation(agent.memory)
+        self._note(agent_reward=reward, weight_progress_correlation=weight_progress_correlation(agent.memory))
         if len(agent.memory) >= self.learn_after and self.updates > 0:
             with torch.enable_grad():
                 learned = agent.learn(self.updates)
-            self.report[REPORT.index("agent_critic_loss")] = learned["critic_loss"]
-            self.report[REPORT.index("agent_value")] = learned["value"]
+            self._note(agent_critic_loss=learned["critic_loss"], agent_value=learned["value"])
 
     def _reward_of(self, gaps: Tensor) -> Tensor:
         if self.reward == "level":

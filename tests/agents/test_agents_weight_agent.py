@@ -286,9 +286,9 @@ def test_a_quadratic_bandit_is_solved(network):
     state = torch.cat([torch.eye(TASKS), torch.zeros(TASKS, 1)], dim=1)
     agent = ddpg(network=network, gamma=0.0)
     noise = ExplorationNoise(TASKS, "gaussian", 0.5, 0.1)
-    for decision in range(400):
+    for decision in range(300):
         random = decision < 100
-        drawn = None if random else noise.draw(decision / 400, agent.exploration)
+        drawn = None if random else noise.draw(decision / 300, agent.exploration)
         shares = (agent.random_weights() if random else agent.act(state, drawn)) / TASKS
         agent.memory.add(state, shares, -(shares - best).square().sum(), state)
         if not random:
@@ -298,14 +298,10 @@ def test_a_quadratic_bandit_is_solved(network):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_in_the_synthetic_trainer_the_agent_closes_most_of_the_distance_from_equal_to_best_weights(seed):
+def test_in_the_synthetic_trainer_the_agent_closes_two_fifths_of_the_way_from_equal_to_best_weights(seed):
     equal, best = worst_gap(equal_weights), worst_gap(best_weights)
     assert len(SPEEDS) == 3 and equal - best > 0.2
-    assert worst_gap_after(seed) < equal - 0.5 * (equal - best)
-
-
-def worst_gap_after(seed):
-    return learned(seed, decisions=2000, updates=2, every=2)
+    assert learned(seed, decisions=1000) < equal - 0.4 * (equal - best)
 
 
 # ---------------------------------------------------------------------- the published agent
