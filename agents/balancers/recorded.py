@@ -1,7 +1,7 @@
 """Controls of IGB-RL that need a finished run of it: its weights without its agent."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,10 +18,13 @@ REREAD_EVERY = 10  # updates between two looks at the record
 class RecordedWeights(DecidedWeights):
     """Weights of a finished run of `igb_rl`, from the memory of its agent in ``agent.zip``.
 
-    :param average: hold the mean over time instead of following the record
-    :param permuted: give every task the weights of another
+    :cvar average: hold the mean over time instead of following the record
+    :cvar permuted: give every task the weights of another
     """
 
+    name: ClassVar[str]
+    average: ClassVar[bool] = False
+    permuted: ClassVar[bool] = False
     times: Tensor
     schedule: Tensor
 
@@ -30,17 +33,13 @@ class RecordedWeights(DecidedWeights):
         num_tasks: int,
         source: str,
         weights_on: str = "both",
-        *,
-        method: str,
-        average: bool = False,
-        permuted: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(num_tasks, method, REREAD_EVERY, weights_on, False, generator)
+        super().__init__(num_tasks, self.name, REREAD_EVERY, weights_on, False, generator)
         times, weights = read_record(source, num_tasks)
-        if average:
+        if self.average:
             times, weights = times[:1], weights.mean(0, keepdim=True)
-        if permuted:
+        if self.permuted:
             # One random cycle through all tasks: none keeps its own weights.
             order = torch.randperm(num_tasks, generator=self.generator)
             weights = weights[:, order.roll(1)[order.argsort()]]
@@ -83,8 +82,6 @@ def read_record(source: str, num_tasks: int) -> tuple[Tensor, Tensor]:
     cost="O(1)",
     paper="arXiv 2307.15429",
     summary="control of igb_rl: the time average of the weights of a finished run",
-    method="igb_rl_frozen",
-    average=True,
 )
 class FrozenAverage(RecordedWeights):
     """The mean over time of the weights that `igb_rl` executed in a finished run, constant from the first update on.
@@ -95,6 +92,9 @@ class FrozenAverage(RecordedWeights):
     :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
     """
 
+    name = "igb_rl_frozen"
+    average = True
+
 
 @register_balancer(
     "igb_rl_permuted",
@@ -102,8 +102,6 @@ class FrozenAverage(RecordedWeights):
     cost="O(1)",
     paper="arXiv 2307.15429",
     summary="control of igb_rl: the weights of a finished run, each given to another task",
-    method="igb_rl_permuted",
-    permuted=True,
 )
 class PermutedRecord(RecordedWeights):
     """The weights that `igb_rl` executed in a finished run, at the same shares of the budget, for the wrong tasks.
@@ -114,3 +112,6 @@ class PermutedRecord(RecordedWeights):
     :param source: folder of a run of ``igb_rl``, or its ``agent.zip``
     :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
     """
+
+    name = "igb_rl_permuted"
+    permuted = True
