@@ -24,6 +24,7 @@ TASK_TAGS = {
     "entropy": "train_entropy",
     "critic_balancer.weights": "balancer_weight",
     "actor_balancer.weights": "balancer_weight_actor",
+    "critic_balancer.gaps": "balancer_gap",
 }
 
 

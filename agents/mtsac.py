@@ -200,6 +200,8 @@ class MTSAC(MultiTaskAlgorithm):
             refused = self.critic_balancer.needs_positive_losses
             actor_name, actor_options = ("unitary", {}) if refused else (name, options)
         self.actor_balancer = self._make_balancer(actor_name, "actor balancer", actor_options)
+        if settings["actor_balancer"] is None and actor_name == name:
+            self.actor_balancer.follow(self.critic_balancer)
         if self.actor_balancer.needs_positive_losses:
             raise ConfigurationError(
                 f"actor_balancer='{actor_name}' takes logarithms or ratios of the losses, and actor losses may be "
@@ -313,6 +315,7 @@ class MTSAC(MultiTaskAlgorithm):
             step=self._n_updates,
             progress=self.progress,
             temperatures=self.temperature.value(),
+            learning_rate=self.critic_optimizer.param_groups[0]["lr"],
             task_names=self.task_names,
         )
 

@@ -151,8 +151,9 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
         self.num_timesteps += self.env.num_envs
         self._store_transition(self.replay_buffer, scaled_actions, new_obs, rewards, dones, infos)
         self._update_info_buffer(infos, dones)
-        self.progress.observe(dones, infos)
+        self.progress.observe(dones, infos, self.num_timesteps - self.env.num_envs < self.learning_starts)
         self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        self.progress.budget_used = 1.0 - self._current_progress_remaining
         callback.update_locals(locals())
         go_on = callback.on_step() is not False
         for _ in range(int(np.sum(dones))):

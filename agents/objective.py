@@ -28,6 +28,7 @@ class TaskObjective:
     :param step: updates made so far
     :param progress: what balancers may know beyond the losses (returns and success per task)
     :param temperatures: entropy temperatures of the tasks ``[K]``, for balancers that look at them
+    :param learning_rate: of the step to come
     :param task_names: names for error messages
     """
 
@@ -41,6 +42,7 @@ class TaskObjective:
         step: int = 0,
         progress: Any = None,
         temperatures: Tensor | None = None,
+        learning_rate: float | None = None,
         task_names: Sequence[str] = (),
     ) -> None:
         self.loss_function = loss_function
@@ -50,6 +52,7 @@ class TaskObjective:
         self.step = step
         self.progress = progress
         self.temperatures = temperatures
+        self.learning_rate = learning_rate
         self.task_names = tuple(task_names)
         self._graph: Tensor | None = None  # the losses with their graph, where the plain forward pass was made
         self._losses: Tensor | None = None

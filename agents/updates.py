@@ -45,7 +45,8 @@ def critic_losses(
 ) -> Losses:
     """Critic loss of every task ``[G]``."""
     outputs = call(critic, parameters, states, actions, task)
-    return critic.value.losses(outputs, target), {"q_value": critic.value.values(outputs).mean((0, 2))}
+    metrics = {"q_value": critic.value.values(outputs).mean((0, 2)), "target_variance": target.var(-1, correction=0)}
+    return critic.value.losses(outputs, target), metrics
 
 
 def actor_losses(

@@ -130,6 +130,8 @@ class Contest:
         agent = self.agents[published_way]
         critic = self._balancer(name)
         actor = self._balancer(BASELINE if critic.needs_positive_losses else name)
+        if not critic.needs_positive_losses:
+            actor.follow(critic)
 
         def update() -> None:
             agent.critic_balancer, agent.actor_balancer = critic, actor
@@ -158,7 +160,8 @@ class Contest:
 def methods() -> list[str]:
     """Registered methods that work alone, loss space first; one composition."""
     records = sorted(list_balancers(), key=lambda record: (record.family != "loss", record.name != BASELINE))
-    return [record.name for record in records if record.family != "scheduler"] + ["igb_v1+cagrad"]
+    alone = [record for record in records if record.family != "scheduler" and "source" not in record.options]
+    return [record.name for record in alone] + ["igb_v1+cagrad"]
 
 
 def measure(num_tasks: int, samples: int, rounds: int, names: Sequence[str], **sizes: Any) -> list[list[str]]:

@@ -78,6 +78,12 @@ class Balancer(nn.Module):
     def observe(self, losses: Tensor) -> None:
         """Losses ``[K]`` on the same batch after the step; called only if `wants_after`."""
 
+    def follow(self, leader: "Balancer") -> None:
+        """Be the actor's side of a method that decides once for critic and actor; most decide for each, and do nothing.
+
+        :param leader: the balancer of the critic, made by the same name with the same options
+        """
+
     def backward(self, objective: Any) -> None:
         """Set the gradients of an objective's parameters as this method wants them."""
         if self.wants_gradients():

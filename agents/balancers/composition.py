@@ -72,6 +72,20 @@ class Composition(Balancer):
         last.check(weighted)
         return last.direction(weighted)
 
+    def follow(self, leader: Balancer) -> None:
+        assert isinstance(leader, Composition)
+        for part, led in zip(self.parts, leader.parts, strict=True):
+            assert isinstance(part, Balancer) and isinstance(led, Balancer)
+            part.follow(led)
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """What every part reports, beside the weights of the whole."""
+        reports: dict[str, Tensor] = {}
+        for part in self.parts:
+            assert isinstance(part, Balancer)
+            reports |= part.diagnostics()
+        return {**reports, **super().diagnostics()}
+
     def observe(self, losses: Tensor) -> None:
         for part, weights in zip(self.parts, self._seen, strict=True):
             assert isinstance(part, Balancer)

@@ -1,10 +1,15 @@
-"""Improvable gap balancing: more weight where more is left to gain. The learned agent is `igb_rl`."""
+"""Improvable gap balancing in closed form: more weight where more is left to gain. The learned agent is `igb_rl`."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from agents.balancers.base import Balancer, Tasks, register_balancer
-from agents.balancers.options import require_whole
+from agents.balancers.decided import DecidedWeights
+from agents.balancers.gaps import ImprovableGaps
+from agents.balancers.options import require_positive, require_whole
 from agents.balancers.reference import ReferenceLosses
 
 
@@ -47,3 +52,54 @@ class ImprovableGapV1(Balancer):
         importance = torch.where(self.base.ready, self.num_tasks * gaps.softmax(-1), 1.0)
         self.base.observe(losses)
         return importance / losses
+
+
+@register_balancer(
+    "igb_v1_rl",
+    family="loss",
+    cost="O(1)",
+    paper="arXiv 2307.15429",
+    summary="softmax of the improvable gaps that igb_rl is rewarded for closing: its closed form",
+)
+class ImprovableGapV1RL(DecidedWeights):
+    """``weights = K softmax(gap / T)``, decided once per window, on plain losses.
+
+    `igb_v1` with the gaps of `igb_rl`: of returns and success instead of losses, bounded, so that no two weights differ
+    by more than a factor ``exp(1 / T)`` and no softmax follows one task alone. Also the control that says what the
+    agent of `igb_rl` adds to a fixed rule.
+    Differs from the paper: gaps of training episodes; weights multiply losses, not their logarithms; decided once
+    per window.
+
+    :param temperature: T; higher is closer to equal weights
+    :param window: updates between two decisions; where gaps come from episodes, a decision also waits for one of each
+    :param gap_source: ``critic``, ``td_norm``, ``return``, ``success`` or ``mixed``
+    :param target_returns: return that counts as solved, one number or one per task; None takes the best so far
+    :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
+    """
+
+    def __init__(
+        self,
+        num_tasks: int,
+        temperature: float = 0.5,
+        window: int = 100,
+        gap_source: str = "mixed",
+        target_returns: float | Sequence[float] | None = None,
+        weights_on: str = "both",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        gaps = ImprovableGaps("igb_v1_rl", num_tasks, gap_source, target_returns)
+        super().__init__(num_tasks, "igb_v1_rl", window, weights_on, gaps.episodic, generator)
+        require_positive("igb_v1_rl", temperature=temperature)
+        self.gaps, self.temperature = gaps, temperature
+        self.register_buffer("last_gaps", torch.ones(num_tasks))
+
+    def watch(self, tasks: Any) -> None:
+        self.gaps.watch(tasks)
+
+    def decide(self, tasks: Any) -> Tensor:
+        self.last_gaps = self.gaps.read(tasks).gaps
+        return self.num_tasks * (self.last_gaps / self.temperature).softmax(-1)
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Beside the weights: the gap of every task."""
+        return {**super().diagnostics(), "gaps": self.last_gaps}

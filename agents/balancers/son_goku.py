@@ -129,6 +129,10 @@ class SonGoku(Balancer):
         self._weights = active.to(tasks.losses) * (self.num_tasks / active.sum())
         return self.inner.direction(group)
 
+    def follow(self, leader: Balancer) -> None:
+        assert isinstance(leader, SonGoku)
+        self.inner.follow(leader.inner)
+
     def observe(self, losses: Tensor) -> None:
         if self.inner.wants_after:
             self.inner.observe(losses)

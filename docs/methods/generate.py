@@ -103,8 +103,10 @@ def _options(record: BalancerRecord, text: str) -> str:
     return "\n".join(lines)
 
 
-def _made(record: BalancerRecord) -> Balancer:
+def _made(record: BalancerRecord) -> Balancer | type[Balancer]:
     """An instance with default options, since those may decide what the method needs."""
+    if "source" in record.options:  # needs a finished run to be made; its class says what it needs
+        return record.balancer
     return record.make(2, **_REQUIRED.get(record.name, {}))
 
 

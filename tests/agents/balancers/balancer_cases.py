@@ -1,10 +1,17 @@
 """Multitask problems for tests: losses and gradients as a balancer sees them."""
 
+import atexit
+import functools
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+
+from agents.agent_file import write_agent
+from agents.balancers import make_balancer
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 
@@ -20,10 +27,45 @@ def tasks_of(losses, jacobian=None, *, improvement=0.9, **extra):
         gramian=jacobian @ jacobian.T,
         num_tasks=len(losses),
         temperatures=torch.linspace(0.1, 1.0, len(losses)).to(losses),
+        progress=progress_of([0.0] * len(losses)),
         improvement=improvement,
         step=0,
         **extra,
     )
+
+
+def progress_of(successes, returns=None, *, episodes=0.0, budget_used=0.0, random=0.0, best=1.0):
+    """What `TaskProgress` tells a balancer; without returns of their own, successes are returns."""
+    successes = torch.as_tensor(successes, dtype=torch.float32)
+    ones = torch.ones_like(successes)
+    return SimpleNamespace(
+        successes=successes,
+        smooth_successes=successes,
+        smooth_returns=successes if returns is None else torch.as_tensor(returns, dtype=torch.float32),
+        random_returns=random * ones,
+        best_returns=best * ones,
+        episodes=episodes * ones,
+        budget_used=budget_used,
+    )
+
+
+def recorded_run(num_tasks):
+    """An ``agent.zip`` of a short run of `igb_rl`, kept for the tests of this process."""
+    return str(_record(num_tasks))
+
+
+@functools.cache
+def _record(num_tasks):
+    folder = Path(tempfile.mkdtemp(prefix="recorded-run-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    balancer = make_balancer("igb_rl", num_tasks=num_tasks, window=1, gap_source="critic", warmup=0.3)
+    for step in range(20):
+        tasks = random_tasks(num_tasks, num_tasks, step)
+        tasks.progress = progress_of([0.0] * num_tasks, budget_used=step / 20)
+        balancer(tasks)
+    fields = {"settings": {}, "task_names": [], "observation_space": {}, "action_space": {}}
+    numbers = {"num_timesteps": 0, "n_updates": 0}
+    return write_agent(folder / "agent", fields | numbers, {"critic_balancer": balancer.state_dict()})
 
 
 def direction_of(balancer, tasks):

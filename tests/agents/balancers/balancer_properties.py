@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from agents.balancers import BalancerError, make_balancer
 from agents.objective import TaskObjective
-from tests.agents.balancers.balancer_cases import direction_of, random_tasks, relabelled, rescaled, tasks_of
+from tests.agents.balancers.balancer_cases import (
+    direction_of,
+    progress_of,
+    random_tasks,
+    relabelled,
+    rescaled,
+    tasks_of,
+)
 
 CHECKED = settings(
     max_examples=8,
@@ -233,7 +240,8 @@ class BalancerProperties:
             return (values - targets).square().mean(-1), {}
 
         def objective():
-            return TaskObjective(losses, parameters, (states, targets), temperatures=torch.full((3,), 0.2))
+            tasks = {"temperatures": torch.full((3,), 0.2), "progress": progress_of([0.0] * 3)}
+            return TaskObjective(losses, parameters, (states, targets), **tasks)
 
         seen = objective()
         expected = direction_of(
@@ -243,6 +251,7 @@ class BalancerProperties:
                 jacobian=seen.jacobian,
                 gramian=seen.gramian,
                 temperatures=seen.temperatures,
+                progress=seen.progress,
                 num_tasks=3,
                 step=0,
             ),

@@ -3,6 +3,7 @@
 import torch
 
 from agents.balancers import list_balancers
+from tests.agents.balancers.balancer_cases import recorded_run
 from tests.agents.balancers.balancer_properties import BalancerProperties, Traits
 
 torch.set_num_threads(1)
@@ -23,6 +24,12 @@ TRAITS = {
     "temperature": Traits(convex=True),
     "famo": Traits(degree=1.0, task_scale_free=True, convex=True),
     "igb_v1": Traits({"base_start": 0, "base_window": 1}, degree=0.0, task_scale_free=True, plain_single=False),
+    "igb_v1_rl": Traits({"window": 1}, convex=True),
+    "igb_v2": Traits({"epoch": 1}, equivariant=False, degree=None, plain_single=False),
+    "igb_rl": Traits({"window": 1, "learn_after": 1, "warmup": 0.0}, equivariant=False, convex=True),
+    "igb_rl_random": Traits({"window": 1}, equivariant=False, convex=True),
+    "igb_rl_frozen": Traits({"source": recorded_run}, equivariant=False, convex=True),
+    "igb_rl_permuted": Traits({"source": recorded_run}, equivariant=False, convex=True),
     "imtl_l": Traits(),
     # gradient space
     "mgda": Traits(degree=0.0, task_scale_free=True, plain_single=True),

@@ -1,0 +1,117 @@
+"""Controls of IGB-RL that need a finished run of it: its weights without its agent."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from agents.agent_file import AgentFileError, read_agent
+from agents.balancers.base import register_balancer
+from agents.balancers.decided import DecidedWeights
+from agents.balancers.igb_rl import FEATURES, budget_used
+from agents.errors import ConfigurationError
+
+REREAD_EVERY = 10  # updates between two looks at the record
+
+
+class RecordedWeights(DecidedWeights):
+    """Weights of a finished run of `igb_rl`, from the memory of its agent in ``agent.zip``.
+
+    :cvar average: hold the mean over time instead of following the record
+    :cvar permuted: give every task the weights of another
+    """
+
+    name: ClassVar[str]
+    average: ClassVar[bool] = False
+    permuted: ClassVar[bool] = False
+    times: Tensor
+    schedule: Tensor
+
+    def __init__(
+        self,
+        num_tasks: int,
+        source: str,
+        weights_on: str = "both",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(num_tasks, self.name, REREAD_EVERY, weights_on, False, generator)
+        times, weights = read_record(source, num_tasks)
+        if self.average:
+            times, weights = times[:1], weights.mean(0, keepdim=True)
+        if self.permuted:
+            # One random cycle through all tasks: none keeps its own weights.
+            order = torch.randperm(num_tasks, generator=self.generator)
+            weights = weights[:, order.roll(1)[order.argsort()]]
+        self.register_buffer("times", times)  # share of the budget at each decision, [n]
+        self.register_buffer("schedule", weights)  # [n, K]
+
+    def decide(self, tasks: Any) -> Tensor:
+        used = torch.tensor([budget_used(tasks)], device=self.times.device, dtype=self.times.dtype)
+        latest = torch.searchsorted(self.times, used, right=True) - 1
+        return self.schedule.index_select(0, latest.clamp(min=0)).squeeze(0)
+
+
+def read_record(source: str, num_tasks: int) -> tuple[Tensor, Tensor]:
+    """Shares of the budget ``[n]`` and executed weights ``[n, K]`` of all decisions of a run of `igb_rl`.
+
+    :param source: the run's folder, or its ``agent.zip``
+    :raises ConfigurationError: if there is no such record, or not one of K tasks from its beginning
+    """
+    path = Path(source)
+    path = path / "agent.zip" if path.is_dir() else path
+    try:
+        _, tensors = read_agent(path, "cpu")
+    except AgentFileError as error:
+        raise ConfigurationError(f"source must be a run of igb_rl: {error}") from error
+    state = tensors.get("critic_balancer", {})
+    names = [name for name in state if name.endswith("agent.memory._extra_state")]
+    rows = state[names[0]] if names else torch.empty(0, 0)
+    width = 2 * num_tasks * len(FEATURES) + num_tasks + 1
+    if len(rows) == 0 or rows.shape[1] != width:
+        raise ConfigurationError(f"source must be a run of igb_rl with {num_tasks} tasks, and '{path}' is none.")
+    if int(state[names[0].replace("_extra_state", "count")]) > len(rows):
+        raise ConfigurationError(f"'{path}' remembers its last {len(rows)} decisions only: train with more capacity.")
+    first = num_tasks * len(FEATURES)
+    return rows[:, FEATURES.index("budget used")].clone(), num_tasks * rows[:, first : first + num_tasks]
+
+
+@register_balancer(
+    "igb_rl_frozen",
+    family="loss",
+    cost="O(1)",
+    paper="arXiv 2307.15429",
+    summary="control of igb_rl: the time average of the weights of a finished run",
+)
+class FrozenAverage(RecordedWeights):
+    """The mean over time of the weights that `igb_rl` executed in a finished run, constant from the first update on.
+
+    If it does as well as that run, what counts is how much weight each task got, and not when.
+
+    :param source: folder of a run of ``igb_rl``, or its ``agent.zip``
+    :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
+    """
+
+    name = "igb_rl_frozen"
+    average = True
+
+
+@register_balancer(
+    "igb_rl_permuted",
+    family="loss",
+    cost="O(1)",
+    paper="arXiv 2307.15429",
+    summary="control of igb_rl: the weights of a finished run, each given to another task",
+)
+class PermutedRecord(RecordedWeights):
+    """The weights that `igb_rl` executed in a finished run, at the same shares of the budget, for the wrong tasks.
+
+    If it does as well as that run, what counts is that weights moved, and not which task they favoured. The order is
+    drawn from the run's seed; no task keeps its own weights.
+
+    :param source: folder of a run of ``igb_rl``, or its ``agent.zip``
+    :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
+    """
+
+    name = "igb_rl_permuted"
+    permuted = True

@@ -1,0 +1,78 @@
+"""What is known of every task's progress: raw returns and successes of training episodes, and nothing else."""
+
+import numpy as np
+import pytest
+import torch
+
+from agents.progress import TaskProgress
+
+
+def ended(task, value, success=0.0, tasks=2):
+    """Dones and infos of a vector step at which one task's episode ended."""
+    infos = [{} for _ in range(tasks)]
+    infos[task] = {"episode": {"r": value}, "is_success": success}
+    return np.arange(tasks) == task, infos
+
+
+def after(values, task=0, random=0, **options):
+    """The progress after episodes with these returns, the first of them made at random."""
+    progress = TaskProgress(np.array([0, 1]), 2, **options)
+    for index, value in enumerate(values):
+        progress.observe(*ended(task, value, float(value > 5)), random_actions=index < random)
+    return progress
+
+
+def test_nothing_is_known_of_a_task_before_its_first_episode():
+    progress = after([1.0])
+    for values in (progress.smooth_returns, progress.smooth_successes, progress.random_returns, progress.best_returns):
+        assert values[1].isnan() and not values[0].isnan()
+    assert progress.episodes.tolist() == [1, 0]
+
+
+def test_the_smooth_mean_halves_the_weight_of_an_episode_in_its_half_life():
+    progress = after([0.0] * 100 + [1.0] * 10, half_life=10)
+    assert progress.smooth_returns[0].item() == pytest.approx(0.5, abs=1e-4)
+
+
+def test_the_smooth_mean_begins_as_the_plain_mean():
+    assert after([9.0, 0.0, 0.0], half_life=10).smooth_returns[0].item() == pytest.approx(3.0)
+
+
+def test_the_baseline_is_the_mean_of_the_random_episodes_or_else_the_first_episode():
+    assert after([2.0, 4.0, 50.0, 60.0], random=2).random_returns[0].item() == pytest.approx(3.0)
+    assert after([2.0, 4.0, 50.0, 60.0]).random_returns[0].item() == pytest.approx(2.0)
+
+
+def test_the_best_is_the_highest_percentile_so_far_and_is_never_forgotten():
+    best = after([10.0] * 20).best_returns[0].item()
+    assert best == pytest.approx(10.0)
+    assert after([10.0] * 20 + [0.0] * 40).best_returns[0].item() == pytest.approx(10.0)
+    assert after([0.0] * 40 + [10.0]).best_returns[0].item() < 5  # one lucky episode is not what a task can reach
+
+
+def test_a_restored_progress_continues_identically():
+    first, second = after([3.0, 8.0, 1.0, 9.0], random=1), TaskProgress(np.array([0, 1]), 2)
+    first.budget_used = 0.4
+    second.load_state_dict(first.state_dict())
+    for progress in (first, second):
+        progress.observe(*ended(1, 4.0))
+        progress.observe(*ended(0, 7.0, 1.0))
+    for name in ("returns", "successes", "episodes", "smooth_returns", "random_returns", "best_returns"):
+        assert torch.equal(getattr(first, name), getattr(second, name)), name
+    assert second.budget_used == 0.4
+
+
+@pytest.mark.parametrize("reward_scale", ["none", "std", 0.01])
+def test_returns_are_raw_whatever_scales_the_rewards(small_agent, reward_scale):
+    agent = small_agent(learning_starts=10_000, reward_scale=reward_scale)
+    agent.learn(4 * 60, log_interval=None)
+    assert agent.progress.smooth_returns.tolist() == pytest.approx(agent.progress.returns.tolist(), rel=1e-5)
+    assert agent.progress.returns[-1] > 50 * agent.progress.returns[0]  # the suite's rewards differ a hundredfold
+
+
+def test_the_agent_tells_random_episodes_apart_and_how_much_of_the_budget_is_used(small_agent):
+    agent = small_agent(learning_starts=4 * 100)
+    agent.learn(4 * 200, log_interval=None)
+    assert agent.progress.episodes.tolist() == [4, 4, 4, 4]
+    assert agent.progress.budget_used == 1.0
+    assert agent.progress._by_task["random_episodes"].tolist() == [2, 2, 2, 2]
