@@ -25,6 +25,7 @@ from agents.precision import autocast, fastest_exact_float32, float32_products, 
 from agents.randomness import Generators
 from agents.replay import ReplaySample, samples_per_task
 from agents.settings import refuse_bad_settings, refuse_unknown
+from agents.task_gradients import Scratch, factors_pay
 from agents.temperature import Temperature
 from agents.updates import actor_losses, critic_losses, critic_target
 
@@ -60,6 +61,8 @@ class MTSAC(MultiTaskAlgorithm):
     :param max_grad_norm: clip the norm of actor and critic gradients; None does not clip
     :param actor_weight_decay: coupled L2 on the actor alone (arXiv 2201.04122)
     :param adam_epsilon: epsilon of every Adam (Meta-World+ uses 1e-5)
+    :param jacobian: how task gradients are kept for a balancer: ``full``, written out ``[K, P]``; ``layerwise``, as
+        factors of the layers; ``auto``, whichever costs less. The same gradients up to rounding
     :param precision: ``float32``, ``bfloat16``, or ``auto`` (bfloat16 where the processor has it)
     :param pipeline: simulate and learn at the same time; False alternates in SB3's order
     :param policy_kwargs: arguments of `MultiTaskPolicy`
@@ -101,6 +104,7 @@ class MTSAC(MultiTaskAlgorithm):
         max_grad_norm: float | None = 1.0,
         actor_weight_decay: float = 0.0,
         adam_epsilon: float = 1e-5,
+        jacobian: str = "auto",
         precision: str = "float32",
         pipeline: bool = True,
         policy_kwargs: dict[str, Any] | None = None,
@@ -181,6 +185,7 @@ class MTSAC(MultiTaskAlgorithm):
             list(self.critic_target.parameters()),
             list(self.critic.parameters()),
         )
+        self._scratch = Scratch()
         self._setup_balancers()
         self._setup_optimizers()
         self._exploration = self.generators.torch("exploration")
@@ -205,10 +210,33 @@ class MTSAC(MultiTaskAlgorithm):
                 f"actor_balancer='{actor_name}' takes logarithms or ratios of the losses, and actor losses may be "
                 "negative: use it for the critic, with actor_balancer='unitary'."
             )
+        self._refuse_layerwise()
 
     def _make_balancer(self, name: str, stream: str, options: dict[str, Any]) -> Balancer:
         generator = self.generators.torch(stream)
         return make_balancer(name, num_tasks=self.num_tasks, generator=generator, **options).to(self.device)
+
+    def _refuse_layerwise(self) -> None:
+        if self.settings["jacobian"] != "layerwise":
+            return
+        for name, balancer in (("balancer", self.critic_balancer), ("actor_balancer", self.actor_balancer)):
+            if balancer.needs_jacobian:
+                raise ConfigurationError(
+                    f"jacobian='layerwise' holds no Jacobian, and the method of {name} ({type(balancer).__name__}) "
+                    "needs the whole of it: choose jacobian='full' or 'auto'."
+                )
+        if not all(grouped for _, grouped in self._balanced.values()):
+            raise ConfigurationError(
+                "jacobian='layerwise' needs a network made of layers that take grouped parameters (agents/layers.py); "
+                "this one has others: choose jacobian='full' or 'auto'."
+            )
+
+    def _layerwise(self, module: nn.Module, balancer: Balancer) -> bool:
+        """Whether the task gradients in a module's parameters are kept as factors of its layers."""
+        parameters, grouped = self._balanced[module]
+        if self.settings["jacobian"] != "auto" or balancer.needs_jacobian or not grouped:
+            return self.settings["jacobian"] == "layerwise"
+        return balancer.composes_direction or factors_pay(parameters, self.num_tasks, self.batch_size // self.num_tasks)
 
     def _setup_optimizers(self) -> None:
         adam = partial(torch.optim.Adam, lr=self.lr_schedule(1), eps=self.settings["adam_epsilon"], fused=True)
@@ -266,10 +294,12 @@ class MTSAC(MultiTaskAlgorithm):
                 self._task,
             )
 
-        critic = self._objective(self._critic_losses, self.critic, (sample.states, sample.actions, target, self._task))
+        for_critic = (sample.states, sample.actions, target, self._task)
+        critic = self._objective(self._critic_losses, self.critic, self.critic_balancer, for_critic)
         critic_norm = self._descend(critic, self.critic_balancer, self.critic_optimizer)
 
-        actor = self._objective(self._actor_losses, self.actor, (sample.states, noise[1], temperatures, self._task))
+        for_actor = (sample.states, noise[1], temperatures, self._task)
+        actor = self._objective(self._actor_losses, self.actor, self.actor_balancer, for_actor)
         actor_norm = self._descend(actor, self.actor_balancer, self.actor_optimizer)
 
         log_probabilities = actor.metrics["log_probability"]
@@ -303,13 +333,15 @@ class MTSAC(MultiTaskAlgorithm):
         with self._autocast():
             return actor_losses(self.actor, self.critic, parameters, *batch)
 
-    def _objective(self, losses: Any, module: nn.Module, batch: Sequence[Tensor]) -> TaskObjective:
+    def _objective(self, losses: Any, module: nn.Module, balancer: Balancer, batch: Sequence[Tensor]) -> TaskObjective:
         parameters, grouped = self._balanced[module]
         return TaskObjective(
             losses,
             parameters,
             batch,
             grouped=grouped,
+            layerwise=self._layerwise(module, balancer),
+            scratch=self._scratch,
             step=self._n_updates,
             progress=self.progress,
             temperatures=self.temperature.value(),

@@ -50,6 +50,7 @@ class AgentConfig:
     :param warmup_steps_per_task: random actions in each task before learning starts
     :param train_freq: vector steps between two rounds of updates
     :param gradient_steps: updates in a round
+    :param jacobian: how task gradients are kept: written out, layer by layer, or whichever costs less
     :param max_grad_norm: gradients are clipped to this norm; None does not clip
     """
 
@@ -73,6 +74,7 @@ class AgentConfig:
     critic_layer_norm: bool = True
     actor_layer_norm: bool = False
     precision: Annotated[str, Choice(("float32", "bfloat16", "auto"))] = "auto"
+    jacobian: Annotated[str, Choice(("auto", "full", "layerwise"))] = "auto"
     pipeline: bool = True
 
 

@@ -1,17 +1,17 @@
 """``a + b``: b sees the losses and gradients already weighted by a; weights multiply."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from agents.balancers.base import _REGISTRY, Balancer, Tasks
+from agents.balancers.base import _REGISTRY, Balancer, Tasks, gradient_blocks
 from agents.errors import ConfigurationError
 
 
 class WeightedTasks:
-    """Tasks as a balancer has weighted them: ``losses * w``, ``gramian * w w^T``, ``jacobian * w``."""
+    """Tasks as a balancer has weighted them: ``losses * w``, ``gramian * w w^T``, ``jacobian * w``, also in blocks."""
 
     def __init__(self, tasks: Tasks, weights: Tensor) -> None:
         self.tasks = tasks
@@ -28,6 +28,10 @@ class WeightedTasks:
     @property
     def jacobian(self) -> Tensor:
         return self.tasks.jacobian * self.weights.unsqueeze(-1)
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        for columns, rows in gradient_blocks(self.tasks):
+            yield columns, rows * self.weights.unsqueeze(-1)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.tasks, name)
@@ -49,6 +53,7 @@ class Composition(Balancer):
         self.parts = torch.nn.ModuleList(parts)
         self._seen: list[Tensor] = []  # the weights under which each part saw the tasks, at the last update
         self.uses_gradients = any(part.uses_gradients for part in parts)  # type: ignore[misc]
+        self.needs_jacobian = any(part.needs_jacobian for part in parts)  # type: ignore[misc]
         self.wants_after = any(part.wants_after for part in parts)  # type: ignore[misc]
         self.composes_direction = parts[-1].composes_direction  # type: ignore[misc]
         self.needs_positive_losses = any(part.needs_positive_losses for part in parts)  # type: ignore[misc]

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, Tasks, register_balancer
+from agents.balancers.base import Balancer, Tasks, gradient_blocks, register_balancer
+from agents.balancers.gradient_memory import gradient_norms
 from agents.errors import ConfigurationError
 
 
@@ -37,14 +38,19 @@ class GradDrop(Balancer):
         self.leak = leak
 
     def direction(self, tasks: Tasks) -> Tensor:
-        jacobian = tasks.jacobian.detach()
-        size = jacobian.shape[-2]
         self._weights = torch.ones_like(tasks.losses)
-        total = jacobian.sum(-2)
-        votes = torch.linalg.vector_norm(jacobian, ord=1, dim=-2)
-        self._refuse_gradients(votes, jacobian, tasks)
+        direction = torch.cat([self._combine(rows) for _, rows in gradient_blocks(tasks)], dim=-1)
+        if not bool(direction.isfinite().all()):
+            gradient_norms(self, tasks)  # says which task it is
+        return direction
+
+    def _combine(self, rows: Tensor) -> Tensor:
+        """Direction ``[M]`` on M coordinates of the task gradients ``rows [K, M]``."""
+        size = rows.shape[-2]
+        total = rows.sum(-2)
         if size == 1:
             return total
+        votes = rows.abs().sum(-2)
         # positive entries sum to (votes + total) / 2, negative ones to (total - votes) / 2
         positive = 2 * votes * self._uniform(votes) < votes + total  # U < P
         kept = (total + torch.where(positive, votes, -votes)) / 2
@@ -57,8 +63,3 @@ class GradDrop(Balancer):
             seed = int(torch.randint(2**62, (), generator=self.generator))
             generator = torch.Generator(like.device).manual_seed(seed)
         return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
-
-    def _refuse_gradients(self, votes: Tensor, jacobian: Tensor, tasks: Tasks) -> None:
-        if not bool(votes.sum().isfinite()):
-            norms = jacobian.norm(dim=-1)
-            self.refuse(~norms.isfinite(), norms, "needs finite gradients", getattr(tasks, "task_names", ()))

@@ -1,11 +1,12 @@
 """SON-GOKU: groups of tasks that do not interfere take turns; any balancer works within the group."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, Tasks, register_balancer
+from agents.balancers.base import Balancer, Tasks, gradient_blocks, register_balancer
 from agents.balancers.coloring import ThresholdSchedule, schedule_groups
 from agents.balancers.gradient_memory import GradientMemory
 from agents.balancers.losses import Unitary
@@ -37,6 +38,10 @@ class ActiveTasks:
     @property
     def jacobian(self) -> Tensor:
         return self.tasks.jacobian[self.index]
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        for columns, rows in gradient_blocks(self.tasks):
+            yield columns, rows[self.index]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.tasks, name)
@@ -101,6 +106,7 @@ class SonGoku(Balancer):
         self.threshold = ThresholdSchedule(tau_initial, tau, warmup, anneal, schedule)
         self.composes_direction = self.inner.composes_direction  # type: ignore[misc]
         self.needs_positive_losses = self.inner.needs_positive_losses  # type: ignore[misc]
+        self.needs_jacobian = self.inner.needs_jacobian  # type: ignore[misc]
         self.wants_after = self.inner.wants_after  # type: ignore[misc]
         self.uses_gradients = True  # type: ignore[misc]
         self.memory = GradientMemory(num_tasks)
@@ -156,7 +162,7 @@ class SonGoku(Balancer):
         return active
 
     def _refresh(self, tasks: Tasks) -> None:
-        smooth = self.memory.blend(self.memory.gradients_of(self, tasks), 1 - self.beta)
+        smooth = self.memory.blend(self, tasks, 1 - self.beta)
         gramian = (smooth @ smooth.mT).to("cpu").to(torch.float64)
         self.groups = schedule_groups(gramian, self.threshold(self._updates), self.f_min)
         self._since = 0
