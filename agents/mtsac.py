@@ -236,7 +236,7 @@ class MTSAC(MultiTaskAlgorithm):
         parameters, grouped = self._balanced[module]
         if self.settings["jacobian"] != "auto" or balancer.needs_jacobian or not grouped:
             return self.settings["jacobian"] == "layerwise"
-        return balancer.composes_direction or factors_pay(parameters, self.num_tasks, self.batch_size // self.num_tasks)
+        return factors_pay(parameters, self.num_tasks, self.batch_size // self.num_tasks)
 
     def _setup_optimizers(self) -> None:
         adam = partial(torch.optim.Adam, lr=self.lr_schedule(1), eps=self.settings["adam_epsilon"], fused=True)

@@ -140,9 +140,9 @@ class FactoredGradients(TaskGradients):
         products = torch.zeros(self.num_tasks, self.num_tasks, dtype=kind.dtype, device=kind.device)
         for rows, parameter in self._products():
             exact = self._cast(rows, parameter)
-            if exact is rows:
-                add_inner_products(products, rows)
-            else:  # bfloat16: "medium" multiplies such numbers without loss, and sums in float32
+            if exact is rows or self.num_tasks < 32:
+                add_inner_products(products, exact)
+            else:  # bfloat16: "medium" multiplies such numbers without loss, sums in float32, and likes many rows
                 with float32_products("medium"):
                     products.addmm_(exact, exact.mT)
         return products

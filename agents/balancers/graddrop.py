@@ -7,6 +7,8 @@ from agents.balancers.base import Balancer, Tasks, gradient_blocks, register_bal
 from agents.balancers.gradient_memory import gradient_norms
 from agents.errors import ConfigurationError
 
+PIECE = 2**14  # coordinates at a time: as many as stay in a processor's cache
+
 
 @register_balancer(
     "graddrop",
@@ -39,7 +41,8 @@ class GradDrop(Balancer):
 
     def direction(self, tasks: Tasks) -> Tensor:
         self._weights = torch.ones_like(tasks.losses)
-        direction = torch.cat([self._combine(rows) for _, rows in gradient_blocks(tasks)], dim=-1)
+        parts = (part for _, rows in gradient_blocks(tasks) for part in rows.split(PIECE, dim=-1))
+        direction = torch.cat([self._combine(part) for part in parts], dim=-1)
         if not bool(direction.isfinite().all()):
             gradient_norms(self, tasks)  # says which task it is
         return direction
@@ -51,10 +54,9 @@ class GradDrop(Balancer):
         if size == 1:
             return total
         votes = rows.abs().sum(-2)
-        # positive entries sum to (votes + total) / 2, negative ones to (total - votes) / 2
-        positive = 2 * votes * self._uniform(votes) < votes + total  # U < P
-        kept = (total + torch.where(positive, votes, -votes)) / 2
-        return (self.leak * total + (1 - self.leak) * kept) / size
+        positive = (votes + total) / 2  # the sum of the positive entries; P is its share of the votes
+        kept = torch.where(self._uniform(votes).mul_(votes) < positive, positive, total - positive)
+        return (kept if self.leak == 0 else kept.lerp(total, self.leak)) / size
 
     def _uniform(self, like: Tensor) -> Tensor:
         """``U(0, 1)`` of a tensor's shape, made on its device from a seed of this balancer's generator."""

@@ -132,7 +132,7 @@ def test_a_network_of_other_layers_is_refused(small_agent, monkeypatch):
     monkeypatch.setattr("agents.mtsac.takes_grouped_parameters", _no)
     with pytest.raises(ConfigurationError, match="needs a network made of layers that take grouped parameters"):
         small_agent(jacobian="layerwise")
-    agent = small_agent(balancer="graddrop", jacobian="auto")
+    agent = small_agent(balancer="mgda", jacobian="auto")
     assert not agent._layerwise(agent.critic, agent.critic_balancer)
 
 
@@ -167,7 +167,7 @@ def test_few_samples_or_a_large_jacobian_go_layer_by_layer():
     assert factors_pay(parameters, num_tasks=50, samples=128)
 
 
-def test_a_method_that_composes_its_direction_goes_block_by_block(small_agent):
-    agent = small_agent(batch_size=4 * 100)
-    choices = {name: agent._layerwise(agent.critic, make_balancer(name, num_tasks=4)) for name in ("graddrop", "mgda")}
-    assert choices == {"graddrop": True, "mgda": False}
+def test_the_batch_of_an_agent_decides(small_agent):
+    for samples, expected in ((4, True), (100, False)):
+        agent = small_agent(batch_size=4 * samples, buffer_size=8_000)
+        assert agent._layerwise(agent.critic, agent.critic_balancer) == expected
