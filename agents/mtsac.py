@@ -210,6 +210,13 @@ class MTSAC(MultiTaskAlgorithm):
                 f"actor_balancer='{actor_name}' takes logarithms or ratios of the losses, and actor losses may be "
                 "negative: use it for the critic, with actor_balancer='unitary'."
             )
+        if self.actor_balancer.schedules and not self.critic_balancer.schedules:
+            raise ConfigurationError(
+                f"actor_balancer='{actor_name}' picks the tasks of an update, which critic and actor have in common: "
+                f"give it as balancer='{actor_name}'."
+            )
+        if self.critic_balancer.schedules:
+            self.actor_balancer = self.actor_balancer.within_group().to(self.device)
         self._refuse_layerwise()
 
     def _make_balancer(self, name: str, stream: str, options: dict[str, Any]) -> Balancer:
@@ -266,51 +273,52 @@ class MTSAC(MultiTaskAlgorithm):
         self._update_learning_rate([self.actor_optimizer, self.critic_optimizer, self.temperature_optimizer])
         with float32_products(self.float32_mode):
             for _ in range(gradient_steps):
-                sample = self.replay_buffer.sample(batch_size or self.batch_size)
+                tasks = self.critic_balancer.next_tasks()
+                sample = self.replay_buffer.sample(batch_size or self.batch_size, tasks)
                 shape = (2, *sample.actions.shape)
                 noise = torch.randn(shape, generator=self._update_noise, device=self.device)
-                self.metrics.add(self.update(sample, noise))
+                self.metrics.add(self.update(sample, noise, tasks), self.critic_balancer.group)
                 self._n_updates += 1
 
-    def update(self, sample: ReplaySample, noise: Tensor) -> dict[str, Tensor]:
+    def update(self, sample: ReplaySample, noise: Tensor, tasks: Tensor | None = None) -> dict[str, Tensor]:
         """One update: critic, actor, temperatures, target critics.
 
         :param sample: B transitions of each of K tasks
         :param noise: standard normal ``[2, K, B, A]``: for the next action and for the current one
-        :return: metrics of this update, each a scalar or ``[K]``, on the device
+        :param tasks: the tasks that the sample is of, where it is not of all, boolean ``[K]`` on the host
+        :return: metrics of this update, each a scalar or ``[K]``, on the device; NaN for a task that was left out
         """
-        rewards = self.reward_scale.scaled(sample.rewards)
+        all_temperatures = self.temperature.value()
+        task, temperatures = self._task, all_temperatures
+        if tasks is not None:
+            task, temperatures = task[tasks], temperatures[tasks]
+        rewards = self.reward_scale.scaled(sample.rewards, None if tasks is None else task)
         discounts = self.gamma * (1.0 - sample.terminals)
-        temperatures = self.temperature.value()
         with self._autocast():
             target = critic_target(
-                self.actor,
-                self.critic_target,
-                sample.next_states,
-                rewards,
-                discounts,
-                noise[0],
-                temperatures,
-                self._task,
+                self.actor, self.critic_target, sample.next_states, rewards, discounts, noise[0], temperatures, task
             )
-
-        for_critic = (sample.states, sample.actions, target, self._task)
-        critic = self._objective(self._critic_losses, self.critic, self.critic_balancer, for_critic)
+        for_critic = (sample.states, sample.actions, target, task)
+        critic = self._objective(self._critic_losses, self.critic, self.critic_balancer, for_critic, tasks)
         critic_norm = self._descend(critic, self.critic_balancer, self.critic_optimizer)
 
-        for_actor = (sample.states, noise[1], temperatures, self._task)
-        actor = self._objective(self._actor_losses, self.actor, self.actor_balancer, for_actor)
+        # The actor learns the tasks that the critic has learnt: a scheduler has picked them by now.
+        for_actor = (sample.states, noise[1], temperatures, task)
+        group = self.critic_balancer.group
+        if group is not None and tasks is None:
+            for_actor = tuple(part[group] for part in for_actor)  # type: ignore[assignment]
+        actor = self._objective(self._actor_losses, self.actor, self.actor_balancer, for_actor, group)
         actor_norm = self._descend(actor, self.actor_balancer, self.actor_optimizer)
 
         log_probabilities = actor.metrics["log_probability"]
-        temperature_losses = self._descend_temperature(log_probabilities)
+        temperature_losses = self.temperature.descend(self.temperature_optimizer, log_probabilities, group)
 
         with torch.no_grad():
             torch._foreach_lerp_(*self._polyak, self.tau)
         return {
             "critic_loss": critic.losses,
             "actor_loss": actor.losses,
-            "temperature": temperatures,
+            "temperature": all_temperatures,
             "temperature_loss": temperature_losses,
             "q_value": critic.metrics["q_value"],
             "entropy": -log_probabilities,
@@ -333,12 +341,20 @@ class MTSAC(MultiTaskAlgorithm):
         with self._autocast():
             return actor_losses(self.actor, self.critic, parameters, *batch)
 
-    def _objective(self, losses: Any, module: nn.Module, balancer: Balancer, batch: Sequence[Tensor]) -> TaskObjective:
+    def _objective(
+        self,
+        losses: Any,
+        module: nn.Module,
+        balancer: Balancer,
+        batch: Sequence[Tensor],
+        present: Tensor | None = None,
+    ) -> TaskObjective:
         parameters, grouped = self._balanced[module]
         return TaskObjective(
             losses,
             parameters,
             batch,
+            present=present,
             grouped=grouped,
             layerwise=self._layerwise(module, balancer),
             scratch=self._scratch,
@@ -357,15 +373,6 @@ class MTSAC(MultiTaskAlgorithm):
         if balancer.wants_after:
             balancer.observe(objective.losses_now())
         return norm
-
-    def _descend_temperature(self, log_probabilities: Tensor) -> Tensor:
-        """One step of the temperatures, each task's own or the shared one for the mean task; returns losses ``[K]``."""
-        losses = self.temperature.losses(log_probabilities)
-        if self.temperature.learned:
-            self.temperature_optimizer.zero_grad()
-            (losses.sum() * len(self.temperature.log_alpha) / self.num_tasks).backward()
-            self.temperature_optimizer.step()
-        return losses.detach()
 
     def _parts(self) -> dict[str, Any]:
         return {

@@ -31,7 +31,9 @@ class TaskObjective:
     :param loss_function: pure function ``(parameters, *batch) -> (losses [G], metrics)`` of G groups of samples;
         every metric has G as its first dimension
     :param parameters: the P balanced parameters by name
-    :param batch: tensors with the K tasks as first dimension
+    :param batch: tensors with the tasks as first dimension: all K of them, or those that are present
+    :param present: tasks that the batch is of, boolean ``[K]`` on the host, None for all. To a balancer the others have
+        NaN for a loss and zero for a gradient
     :param grouped: whether the loss function takes grouped parameters: `takes_grouped_parameters` of its network
     :param layerwise: keep the task gradients as factors of the layers, never as a ``[K, P]`` Jacobian; needs `grouped`
     :param scratch: memory that such an objective may use, and leaves to the next
@@ -47,6 +49,7 @@ class TaskObjective:
         parameters: Parameters,
         batch: Sequence[Tensor],
         *,
+        present: Tensor | None = None,
         grouped: bool = False,
         layerwise: bool = False,
         scratch: Scratch | None = None,
@@ -58,6 +61,8 @@ class TaskObjective:
         self.loss_function = loss_function
         self.parameters = dict(parameters)
         self.batch = tuple(batch)
+        self.present = present
+        self.rows = None if present is None else present.nonzero().squeeze(-1).to(self.batch[0].device)
         self.grouped = grouped
         self.layerwise = layerwise
         self.scratch = scratch
@@ -72,7 +77,8 @@ class TaskObjective:
 
     @property
     def num_tasks(self) -> int:
-        return len(self.batch[0])
+        """K."""
+        return len(self.batch[0]) if self.present is None else len(self.present)
 
     @property
     def losses(self) -> Tensor:
@@ -113,16 +119,19 @@ class TaskObjective:
     @cached_property
     def gramian(self) -> Tensor:
         """Inner products of the task gradients ``[K, K]``."""
-        return self.take_gradients().gramian()
+        gramian = self.take_gradients().gramian()
+        return gramian if self.rows is None else self._spread(self._spread(gramian).mT)
 
     @cached_property
     def jacobian(self) -> Tensor:
         """Task gradients as rows ``[K, P]``, parameters in the order of `parameters`; not there if `layerwise`."""
-        return torch.cat([gradient.flatten(1) for gradient in self.task_gradients.values()], dim=1)
+        rows = torch.cat([gradient.flatten(1) for gradient in self.task_gradients.values()], dim=1)
+        return self._spread(rows)
 
     def blocks(self) -> Iterator[Block]:
         """The Jacobian column block by column block: columns and ``[K, M]`` numbers, which do not outlive the next."""
-        return self.take_gradients().blocks()
+        for columns, rows in self.take_gradients().blocks():
+            yield columns, self._spread(rows)
 
     def backward(self, weights: Tensor) -> None:
         """Set ``.grad`` of the parameters to ``(1/K) sum_k weights[k] g_k``.
@@ -132,6 +141,8 @@ class TaskObjective:
         :param weights: ``[K]``
         """
         mean_weights = weights.detach() / self.num_tasks
+        if self.rows is not None:
+            mean_weights = mean_weights[self.rows]
         if self._gradients is not None:
             gradients: Sequence[Tensor] = self._gradients.weighted(mean_weights)
         else:
@@ -152,7 +163,7 @@ class TaskObjective:
     @torch.no_grad()
     def losses_now(self) -> Tensor:
         """Losses ``[K]`` on the same batch with the parameters as they are now: a balancer's second look."""
-        return self.loss_function(self.parameters, *self.batch)[0]
+        return self._spread(self.loss_function(self.parameters, *self.batch)[0], float("nan"))
 
     def _forward(self) -> None:
         losses, metrics = self.loss_function(self.parameters, *self.batch)
@@ -175,8 +186,14 @@ class TaskObjective:
         return DenseGradients(self.parameters, gradients), losses, metrics
 
     def _keep(self, losses: Tensor, metrics: dict[str, Tensor]) -> None:
-        self._losses = losses.detach()
-        self._metrics = {name: value.detach() for name, value in metrics.items()}
+        self._losses = self._spread(losses.detach(), float("nan"))
+        self._metrics = {name: self._spread(value.detach(), float("nan")) for name, value in metrics.items()}
+
+    def _spread(self, values: Tensor, missing: float = 0.0) -> Tensor:
+        """Values of the tasks that are present as values of all K."""
+        if self.rows is None:
+            return values
+        return values.new_full((self.num_tasks, *values.shape[1:]), missing).index_copy_(0, self.rows, values)
 
     def _one_task(self, parameters: Parameters, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         losses, metrics = self.loss_function(parameters, *batch)

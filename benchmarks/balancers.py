@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -45,8 +45,8 @@ class BackwardPasses(TaskObjective):
 class PublishedWay(MTSAC):
     """MTSAC whose task gradients cost K backward passes."""
 
-    def _objective(self, losses: Any, module: nn.Module, balancer: Balancer, batch: Sequence[Tensor]) -> TaskObjective:
-        ours = super()._objective(losses, module, balancer, batch)
+    def _objective(self, *arguments: Any) -> TaskObjective:
+        ours = super()._objective(*arguments)
         return BackwardPasses(
             ours.loss_function, ours.parameters, ours.batch, temperatures=ours.temperatures, task_names=ours.task_names
         )

@@ -60,6 +60,7 @@ class Balancer(nn.Module):
     needs_jacobian: ClassVar[bool] = False  # touches `jacobian` as a whole, which is not there if kept layer by layer
     any_tasks: ClassVar[bool] = False  # balances any subset of the tasks by their gradients, keeping no state per task
     stands_last: ClassVar[bool] = False  # leaves tasks out, so that no gradient method can follow it
+    schedules: ClassVar[bool] = False  # picks the tasks of every update: `next_tasks` before it, `group` during it
     needs_positive_losses: ClassVar[bool] = False  # cannot balance actor losses, which may be negative
 
     def __init__(self, num_tasks: int, generator: torch.Generator | None = None) -> None:
@@ -87,6 +88,21 @@ class Balancer(nn.Module):
     def wants_gradients(self) -> bool:
         """Whether the coming update touches gradients, for methods that do so at some updates only."""
         return self.uses_gradients
+
+    def next_tasks(self) -> Tensor | None:
+        """Tasks whose samples the coming update needs, boolean ``[K]`` on the host; None for all. Schedulers say."""
+        return None
+
+    @property
+    def group(self) -> Tensor | None:
+        """Tasks of the update in progress, boolean ``[K]`` on the host; None for all. Known after the weights."""
+        return None
+
+    def within_group(self) -> "Balancer":
+        """This method as it works on the tasks that another balancer picks, which ``tasks.present`` tells."""
+        from agents.balancers.scheduling import WithinGroup
+
+        return WithinGroup(self)
 
     def observe(self, losses: Tensor) -> None:
         """Losses ``[K]`` on the same batch after the step; called only if `wants_after`."""
