@@ -3,7 +3,8 @@
 Every layer also takes *grouped* parameters: K equal copies of each parameter, ``[K, *shape]``, made by
 ``expand`` without memory, copy k serving group k of the samples. The forward pass is then the plain one, and autograd
 returns one gradient per copy: the K task gradients, from one backward pass with the same matrix products, only the
-gradient of the weights grouped by task.
+gradient of the weights grouped by task. Where a copy of weights has an attribute ``keep_factors``, the last product is
+left out, and the function of that name gets its two factors (agents/task_gradients.py).
 """
 
 import math
@@ -47,7 +48,7 @@ class EnsembleLinear(GroupedLayer):
     def forward(self, inputs: Tensor) -> Tensor:
         """``[E, N, F] -> [E, N, O]``."""
         if self.weight.ndim == 4:
-            return GroupedProduct.apply(inputs, self.weight, self.bias)
+            return GroupedProduct.apply(inputs, self.weight, self.bias, getattr(self.weight, "keep_factors", None))
         return torch.baddbmm(self.bias, inputs, self.weight)
 
 
@@ -59,23 +60,26 @@ class GroupedProduct(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, keep_factors: Any = None) -> Tensor:
         device = inputs.device.type
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         rows, shared = inputs.to(precision), weight[0].to(precision)
         ctx.save_for_backward(rows, shared)
-        ctx.copies, ctx.precisions = len(weight), (inputs.dtype, weight.dtype)
+        ctx.copies, ctx.precisions, ctx.keep_factors = len(weight), (inputs.dtype, weight.dtype), keep_factors
         return torch.baddbmm(bias[0].to(precision), rows, shared)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, None]:
         rows, shared = ctx.saved_tensors
         for_inputs = torch.bmm(gradient, shared.mT).to(ctx.precisions[0]) if ctx.needs_input_grad[0] else None
         by_task = gradient.unflatten(1, (ctx.copies, -1))  # [E, K, B, O]
+        for_bias = by_task.sum(2, keepdim=True).transpose(0, 1).to(ctx.precisions[1])
+        if ctx.keep_factors is not None:
+            ctx.keep_factors(rows, gradient)
+            return for_inputs, None, for_bias, None
         samples = rows.unflatten(1, (ctx.copies, -1)).flatten(0, 1)  # [E * K, B, F]
         for_weight = torch.bmm(samples.mT, by_task.flatten(0, 1)).unflatten(0, by_task.shape[:2])
-        for_bias = by_task.sum(2, keepdim=True)
-        return for_inputs, *(part.transpose(0, 1).to(ctx.precisions[1]) for part in (for_weight, for_bias))
+        return for_inputs, for_weight.transpose(0, 1).to(ctx.precisions[1]), for_bias, None
 
 
 class EnsembleLayerNorm(GroupedLayer):

@@ -33,25 +33,36 @@ class UpdateMetrics:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, Tensor] = {}
 
-    def add(self, metrics: Mapping[str, Tensor]) -> None:
-        """Add one update's metrics, each a scalar or ``[K]``."""
+    def add(self, metrics: Mapping[str, Tensor], group: Tensor | None = None) -> None:
+        """Add one update's metrics, each a scalar or ``[K]``.
+
+        :param group: tasks that were at work, boolean ``[K]``; None for all. A task at rest has NaN for what was not
+            computed, and that does not count; a task at work that has NaN shows it
+        """
         for name, value in metrics.items():
+            counted = torch.ones_like(value)
+            if group is not None and value.ndim == 1:
+                counted = (group.to(value.device) | ~value.isnan()).to(value)
+                value = torch.where(counted > 0, value, torch.zeros_like(value))
             total = self._sums.get(name)
             self._sums[name] = value.clone() if total is None else total.add_(value)
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self._counts[name] = counted + self._counts[name] if total is not None else counted
 
     def flush(self, task_names: Sequence[str]) -> dict[str, float]:
         """Means since the last flush by tag; starts anew."""
+        counts = {name: count.cpu() for name, count in self._counts.items()}
         means = {name: (total / self._counts[name]).cpu() for name, total in self._sums.items()}
         self._sums, self._counts = {}, {}
         tags: dict[str, float] = {}
         for name, value in means.items():
+            seen = counts[name] > 0
             if value.ndim == 0 or name in MEAN_TAGS:
-                tags[MEAN_TAGS.get(name, f"train/{name}")] = float(value.mean())
+                tags[MEAN_TAGS.get(name, f"train/{name}")] = float(value[seen].mean())
             if value.ndim == 1 and name in TASK_TAGS:
-                tags.update({f"{TASK_TAGS[name]}/{task}": float(v) for task, v in zip(task_names, value, strict=True)})
+                rows = zip(task_names, value, seen, strict=True)
+                tags.update({f"{TASK_TAGS[name]}/{task}": float(v) for task, v, known in rows if known})
         return tags
 
 

@@ -25,6 +25,7 @@ from agents.precision import autocast, fastest_exact_float32, float32_products, 
 from agents.randomness import Generators
 from agents.replay import ReplaySample, samples_per_task
 from agents.settings import refuse_bad_settings, refuse_unknown
+from agents.task_gradients import Scratch, factors_pay
 from agents.temperature import Temperature
 from agents.updates import actor_losses, critic_losses, critic_target
 
@@ -60,6 +61,8 @@ class MTSAC(MultiTaskAlgorithm):
     :param max_grad_norm: clip the norm of actor and critic gradients; None does not clip
     :param actor_weight_decay: coupled L2 on the actor alone (arXiv 2201.04122)
     :param adam_epsilon: epsilon of every Adam (Meta-World+ uses 1e-5)
+    :param jacobian: how task gradients are kept for a balancer: ``full``, written out ``[K, P]``; ``layerwise``, as
+        factors of the layers; ``auto``, whichever costs less. The same gradients up to rounding
     :param precision: ``float32``, ``bfloat16``, or ``auto`` (bfloat16 where the processor has it)
     :param pipeline: simulate and learn at the same time; False alternates in SB3's order
     :param policy_kwargs: arguments of `MultiTaskPolicy`
@@ -101,6 +104,7 @@ class MTSAC(MultiTaskAlgorithm):
         max_grad_norm: float | None = 1.0,
         actor_weight_decay: float = 0.0,
         adam_epsilon: float = 1e-5,
+        jacobian: str = "auto",
         precision: str = "float32",
         pipeline: bool = True,
         policy_kwargs: dict[str, Any] | None = None,
@@ -181,6 +185,7 @@ class MTSAC(MultiTaskAlgorithm):
             list(self.critic_target.parameters()),
             list(self.critic.parameters()),
         )
+        self._scratch = Scratch()
         self._setup_balancers()
         self._setup_optimizers()
         self._exploration = self.generators.torch("exploration")
@@ -207,10 +212,40 @@ class MTSAC(MultiTaskAlgorithm):
                 f"actor_balancer='{actor_name}' takes logarithms or ratios of the losses, and actor losses may be "
                 "negative: use it for the critic, with actor_balancer='unitary'."
             )
+        if self.actor_balancer.schedules and not self.critic_balancer.schedules:
+            raise ConfigurationError(
+                f"actor_balancer='{actor_name}' picks the tasks of an update, which critic and actor have in common: "
+                f"give it as balancer='{actor_name}'."
+            )
+        if self.critic_balancer.schedules:
+            self.actor_balancer = self.actor_balancer.within_group().to(self.device)
+        self._refuse_layerwise()
 
     def _make_balancer(self, name: str, stream: str, options: dict[str, Any]) -> Balancer:
         generator = self.generators.torch(stream)
         return make_balancer(name, num_tasks=self.num_tasks, generator=generator, **options).to(self.device)
+
+    def _refuse_layerwise(self) -> None:
+        if self.settings["jacobian"] != "layerwise":
+            return
+        for name, balancer in (("balancer", self.critic_balancer), ("actor_balancer", self.actor_balancer)):
+            if balancer.needs_jacobian:
+                raise ConfigurationError(
+                    f"jacobian='layerwise' holds no Jacobian, and the method of {name} ({type(balancer).__name__}) "
+                    "needs the whole of it: choose jacobian='full' or 'auto'."
+                )
+        if not all(grouped for _, grouped in self._balanced.values()):
+            raise ConfigurationError(
+                "jacobian='layerwise' needs a network made of layers that take grouped parameters (agents/layers.py); "
+                "this one has others: choose jacobian='full' or 'auto'."
+            )
+
+    def _layerwise(self, module: nn.Module, balancer: Balancer) -> bool:
+        """Whether the task gradients in a module's parameters are kept as factors of its layers."""
+        parameters, grouped = self._balanced[module]
+        if self.settings["jacobian"] != "auto" or balancer.needs_jacobian or not grouped:
+            return self.settings["jacobian"] == "layerwise"
+        return factors_pay(parameters, self.num_tasks, self.batch_size // self.num_tasks)
 
     def _setup_optimizers(self) -> None:
         adam = partial(torch.optim.Adam, lr=self.lr_schedule(1), eps=self.settings["adam_epsilon"], fused=True)
@@ -240,49 +275,52 @@ class MTSAC(MultiTaskAlgorithm):
         self._update_learning_rate([self.actor_optimizer, self.critic_optimizer, self.temperature_optimizer])
         with float32_products(self.float32_mode):
             for _ in range(gradient_steps):
-                sample = self.replay_buffer.sample(batch_size or self.batch_size)
+                tasks = self.critic_balancer.next_tasks()
+                sample = self.replay_buffer.sample(batch_size or self.batch_size, tasks)
                 shape = (2, *sample.actions.shape)
                 noise = torch.randn(shape, generator=self._update_noise, device=self.device)
-                self.metrics.add(self.update(sample, noise))
+                self.metrics.add(self.update(sample, noise, tasks), self.critic_balancer.group)
                 self._n_updates += 1
 
-    def update(self, sample: ReplaySample, noise: Tensor) -> dict[str, Tensor]:
+    def update(self, sample: ReplaySample, noise: Tensor, tasks: Tensor | None = None) -> dict[str, Tensor]:
         """One update: critic, actor, temperatures, target critics.
 
         :param sample: B transitions of each of K tasks
         :param noise: standard normal ``[2, K, B, A]``: for the next action and for the current one
-        :return: metrics of this update, each a scalar or ``[K]``, on the device
+        :param tasks: the tasks that the sample is of, where it is not of all, boolean ``[K]`` on the host
+        :return: metrics of this update, each a scalar or ``[K]``, on the device; NaN for a task that was left out
         """
-        rewards = self.reward_scale.scaled(sample.rewards)
+        all_temperatures = self.temperature.value()
+        task, temperatures = self._task, all_temperatures
+        if tasks is not None:
+            task, temperatures = task[tasks], temperatures[tasks]
+        rewards = self.reward_scale.scaled(sample.rewards, None if tasks is None else task)
         discounts = self.gamma * (1.0 - sample.terminals)
-        temperatures = self.temperature.value()
         with self._autocast():
             target = critic_target(
-                self.actor,
-                self.critic_target,
-                sample.next_states,
-                rewards,
-                discounts,
-                noise[0],
-                temperatures,
-                self._task,
+                self.actor, self.critic_target, sample.next_states, rewards, discounts, noise[0], temperatures, task
             )
-
-        critic = self._objective(self._critic_losses, self.critic, (sample.states, sample.actions, target, self._task))
+        for_critic = (sample.states, sample.actions, target, task)
+        critic = self._objective(self._critic_losses, self.critic, self.critic_balancer, for_critic, tasks)
         critic_norm = self._descend(critic, self.critic_balancer, self.critic_optimizer)
 
-        actor = self._objective(self._actor_losses, self.actor, (sample.states, noise[1], temperatures, self._task))
+        # The actor learns the tasks that the critic has learnt: a scheduler has picked them by now.
+        for_actor = (sample.states, noise[1], temperatures, task)
+        group = self.critic_balancer.group
+        if group is not None and tasks is None:
+            for_actor = tuple(part[group] for part in for_actor)  # type: ignore[assignment]
+        actor = self._objective(self._actor_losses, self.actor, self.actor_balancer, for_actor, group)
         actor_norm = self._descend(actor, self.actor_balancer, self.actor_optimizer)
 
         log_probabilities = actor.metrics["log_probability"]
-        temperature_losses = self._descend_temperature(log_probabilities)
+        temperature_losses = self.temperature.descend(self.temperature_optimizer, log_probabilities, group)
 
         with torch.no_grad():
             torch._foreach_lerp_(*self._polyak, self.tau)
         return {
             "critic_loss": critic.losses,
             "actor_loss": actor.losses,
-            "temperature": temperatures,
+            "temperature": all_temperatures,
             "temperature_loss": temperature_losses,
             "q_value": critic.metrics["q_value"],
             "entropy": -log_probabilities,
@@ -305,13 +343,23 @@ class MTSAC(MultiTaskAlgorithm):
         with self._autocast():
             return actor_losses(self.actor, self.critic, parameters, *batch)
 
-    def _objective(self, losses: Any, module: nn.Module, batch: Sequence[Tensor]) -> TaskObjective:
+    def _objective(
+        self,
+        losses: Any,
+        module: nn.Module,
+        balancer: Balancer,
+        batch: Sequence[Tensor],
+        present: Tensor | None = None,
+    ) -> TaskObjective:
         parameters, grouped = self._balanced[module]
         return TaskObjective(
             losses,
             parameters,
             batch,
+            present=present,
             grouped=grouped,
+            layerwise=self._layerwise(module, balancer),
+            scratch=self._scratch,
             step=self._n_updates,
             progress=self.progress,
             temperatures=self.temperature.value(),
@@ -328,15 +376,6 @@ class MTSAC(MultiTaskAlgorithm):
         if balancer.wants_after:
             balancer.observe(objective.losses_now())
         return norm
-
-    def _descend_temperature(self, log_probabilities: Tensor) -> Tensor:
-        """One step of the temperatures, each task's own or the shared one for the mean task; returns losses ``[K]``."""
-        losses = self.temperature.losses(log_probabilities)
-        if self.temperature.learned:
-            self.temperature_optimizer.zero_grad()
-            (losses.sum() * len(self.temperature.log_alpha) / self.num_tasks).backward()
-            self.temperature_optimizer.step()
-        return losses.detach()
 
     def _parts(self) -> dict[str, Any]:
         return {

@@ -62,8 +62,13 @@ class RewardScale(nn.Module):
         deviation = (self.squared / self.count.clamp(min=1)).sqrt()
         return torch.where(deviation > 1e-8, deviation, torch.ones_like(deviation)).float()
 
-    def scaled(self, rewards: Tensor) -> Tensor:
-        """Scaled rewards ``[K, B]`` of raw ``rewards [K, B]``."""
+    def scaled(self, rewards: Tensor, task: Tensor | None = None) -> Tensor:
+        """Scaled rewards ``[G, B]`` of raw ``rewards [G, B]``.
+
+        :param task: task of every row ``[G]``; None where the rows are the K tasks
+        """
         if not isinstance(self.kind, str):
             return rewards * self.kind
-        return rewards / self.scale()[:, None] if self.kind == "std" else rewards
+        if self.kind != "std":
+            return rewards
+        return rewards / (self.scale() if task is None else self.scale()[task])[:, None]

@@ -1,20 +1,28 @@
 """K task losses of one set of parameters, and their K gradients at the price of one backward pass.
 
-A batch is stratified by task and a sample belongs to one task only, so the K gradients need the same matrix products
-as the gradient of the mean, grouped by task. Layers that take grouped parameters (agents/layers.py) give every task its
-own copy of the parameters, without memory, and one ordinary backward pass returns the gradient of every copy; any other
-loss is differentiated by ``vmap(grad(loss))``, which computes the same at a higher cost per call.
+Where every layer takes grouped parameters (agents/layers.py), one backward pass gives all task gradients, written out
+or as factors (agents/task_gradients.py); any other loss is differentiated by ``vmap(grad(loss))``, which computes the
+same at a higher cost per call.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Parameters = Mapping[str, Tensor]
-LossFunction = Callable[..., tuple[Tensor, dict[str, Tensor]]]
+from agents.errors import ConfigurationError
+from agents.task_gradients import (
+    Block,
+    DenseGradients,
+    LossFunction,
+    Parameters,
+    Scratch,
+    TaskGradients,
+    dense_gradients,
+    factored_gradients,
+)
 
 
 class TaskObjective:
@@ -23,8 +31,12 @@ class TaskObjective:
     :param loss_function: pure function ``(parameters, *batch) -> (losses [G], metrics)`` of G groups of samples;
         every metric has G as its first dimension
     :param parameters: the P balanced parameters by name
-    :param batch: tensors with the K tasks as first dimension
+    :param batch: tensors with the tasks as first dimension: all K of them, or those that are present
+    :param present: tasks that the batch is of, boolean ``[K]`` on the host, None for all. To a balancer the others have
+        NaN for a loss and zero for a gradient
     :param grouped: whether the loss function takes grouped parameters: `takes_grouped_parameters` of its network
+    :param layerwise: keep the task gradients as factors of the layers, never as a ``[K, P]`` Jacobian; needs `grouped`
+    :param scratch: memory that such an objective may use, and leaves to the next
     :param step: updates made so far
     :param progress: what balancers may know beyond the losses (returns and success per task)
     :param temperatures: entropy temperatures of the tasks ``[K]``, for balancers that look at them
@@ -38,7 +50,10 @@ class TaskObjective:
         parameters: Parameters,
         batch: Sequence[Tensor],
         *,
+        present: Tensor | None = None,
         grouped: bool = False,
+        layerwise: bool = False,
+        scratch: Scratch | None = None,
         step: int = 0,
         progress: Any = None,
         temperatures: Tensor | None = None,
@@ -48,7 +63,11 @@ class TaskObjective:
         self.loss_function = loss_function
         self.parameters = dict(parameters)
         self.batch = tuple(batch)
+        self.present = present
+        self.rows = None if present is None else present.nonzero().squeeze(-1).to(self.batch[0].device)
         self.grouped = grouped
+        self.layerwise = layerwise
+        self.scratch = scratch
         self.step = step
         self.progress = progress
         self.temperatures = temperatures
@@ -57,11 +76,12 @@ class TaskObjective:
         self._graph: Tensor | None = None  # the losses with their graph, where the plain forward pass was made
         self._losses: Tensor | None = None
         self._metrics: dict[str, Tensor] = {}
-        self._task_gradients: dict[str, Tensor] | None = None
+        self._gradients: TaskGradients | None = None
 
     @property
     def num_tasks(self) -> int:
-        return len(self.batch[0])
+        """K."""
+        return len(self.batch[0]) if self.present is None else len(self.present)
 
     @property
     def losses(self) -> Tensor:
@@ -78,23 +98,43 @@ class TaskObjective:
             self._forward()
         return self._metrics
 
+    def take_gradients(self) -> TaskGradients:
+        """The task gradients; the pass that makes them gives the losses too, so it comes before these."""
+        if self._gradients is None:
+            self._gradients, losses, metrics = self._differentiate()
+            self._keep(losses, metrics)
+        return self._gradients
+
     @property
     def task_gradients(self) -> dict[str, Tensor]:
-        """Gradient of every task by parameter name, each ``[K, *shape]``."""
-        if self._task_gradients is None:
-            self._task_gradients = self._by_copies() if self.grouped else self._by_vmap()
-        return self._task_gradients
+        """Gradient of every task by parameter name, each ``[K, *shape]``.
+
+        :raises ConfigurationError: if they are kept layer by layer
+        """
+        gradients = self.take_gradients()
+        if not isinstance(gradients, DenseGradients):
+            raise ConfigurationError(
+                "jacobian='layerwise' never holds the task gradients as a whole: a balancer that needs them goes "
+                "through tasks.blocks(), or runs with jacobian='full'."
+            )
+        return gradients.by_name
 
     @cached_property
     def gramian(self) -> Tensor:
-        """Inner products of the task gradients ``[K, K]``, accumulated over parameters without a ``[K, P]`` copy."""
-        blocks = [_task_rows(gradient) for gradient in self.task_gradients.values()]
-        return torch.stack([torch.bmm(rows, rows.mT).sum(0) for rows in blocks]).sum(0)
+        """Inner products of the task gradients ``[K, K]``."""
+        gramian = self.take_gradients().gramian()
+        return gramian if self.rows is None else self._spread(self._spread(gramian).mT)
 
     @cached_property
     def jacobian(self) -> Tensor:
-        """Task gradients as rows ``[K, P]``, parameters in the order of `parameters`."""
-        return torch.cat([gradient.flatten(1) for gradient in self.task_gradients.values()], dim=1)
+        """Task gradients as rows ``[K, P]``, parameters in the order of `parameters`; not there if `layerwise`."""
+        rows = torch.cat([gradient.flatten(1) for gradient in self.task_gradients.values()], dim=1)
+        return self._spread(rows)
+
+    def blocks(self) -> Iterator[Block]:
+        """The Jacobian column block by column block: columns and ``[K, M]`` numbers, which do not outlive the next."""
+        for columns, rows in self.take_gradients().blocks():
+            yield columns, self._spread(rows)
 
     def backward(self, weights: Tensor) -> None:
         """Set ``.grad`` of the parameters to ``(1/K) sum_k weights[k] g_k``.
@@ -104,11 +144,10 @@ class TaskObjective:
         :param weights: ``[K]``
         """
         mean_weights = weights.detach() / self.num_tasks
-        if self._task_gradients is not None:
-            gradients: Sequence[Tensor] = [
-                torch.matmul(mean_weights.to(gradient.dtype), _task_rows(gradient)).view(gradient.shape[1:])
-                for gradient in self._task_gradients.values()
-            ]
+        if self.rows is not None:
+            mean_weights = mean_weights[self.rows]
+        if self._gradients is not None:
+            gradients: Sequence[Tensor] = self._gradients.weighted(mean_weights)
         else:
             if self._graph is None:
                 self._forward()
@@ -127,41 +166,38 @@ class TaskObjective:
     @torch.no_grad()
     def losses_now(self) -> Tensor:
         """Losses ``[K]`` on the same batch with the parameters as they are now: a balancer's second look."""
-        return self.loss_function(self.parameters, *self.batch)[0]
+        return self._spread(self.loss_function(self.parameters, *self.batch)[0], float("nan"))
 
     def _forward(self) -> None:
         losses, metrics = self.loss_function(self.parameters, *self.batch)
         self._graph = losses
         self._keep(losses, metrics)
 
-    def _by_copies(self) -> dict[str, Tensor]:
-        copies = {
-            name: parameter.detach().expand(self.num_tasks, *parameter.shape).requires_grad_()
-            for name, parameter in self.parameters.items()
-        }
-        losses, metrics = self.loss_function(copies, *self.batch)
-        gradients = torch.autograd.grad(losses.sum(), list(copies.values()))
-        self._keep(losses, metrics)
-        return dict(zip(copies, gradients, strict=True))
+    def _differentiate(self) -> tuple[TaskGradients, Tensor, dict[str, Tensor]]:
+        if not self.grouped:
+            return self._by_vmap()
+        if self.layerwise:
+            return factored_gradients(self.loss_function, self.parameters, self.batch, self.scratch)
+        return dense_gradients(self.loss_function, self.parameters, self.batch)
 
-    def _by_vmap(self) -> dict[str, Tensor]:
+    def _by_vmap(self) -> tuple[TaskGradients, Tensor, dict[str, Tensor]]:
         over_tasks = torch.func.vmap(
             torch.func.grad_and_value(self._one_task, has_aux=True), in_dims=(None, *(0 for _ in self.batch))
         )
         detached = {name: parameter.detach() for name, parameter in self.parameters.items()}
         gradients, (losses, metrics) = over_tasks(detached, *(tensor.unsqueeze(1) for tensor in self.batch))
-        self._keep(losses, metrics)
-        return gradients
+        return DenseGradients(self.parameters, gradients), losses, metrics
 
     def _keep(self, losses: Tensor, metrics: dict[str, Tensor]) -> None:
-        self._losses = losses.detach()
-        self._metrics = {name: value.detach() for name, value in metrics.items()}
+        self._losses = self._spread(losses.detach(), float("nan"))
+        self._metrics = {name: self._spread(value.detach(), float("nan")) for name, value in metrics.items()}
+
+    def _spread(self, values: Tensor, missing: float = 0.0) -> Tensor:
+        """Values of the tasks that are present as values of all K."""
+        if self.rows is None:
+            return values
+        return values.new_full((self.num_tasks, *values.shape[1:]), missing).index_copy_(0, self.rows, values)
 
     def _one_task(self, parameters: Parameters, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         losses, metrics = self.loss_function(parameters, *batch)
         return losses.squeeze(0), {name: value.detach().squeeze(0) for name, value in metrics.items()}
-
-
-def _task_rows(gradient: Tensor) -> Tensor:
-    """``[K, E, ...] -> [E, K, M]`` without a copy: task gradients may lie in memory member by member."""
-    return gradient.reshape(*gradient.shape[:2], -1).transpose(0, 1)

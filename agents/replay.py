@@ -108,19 +108,23 @@ class TaskReplayBuffer:
         self.position = (self.position + self.copies) % self.capacity
         self.filled = np.minimum(self.filled + self.copies, self.capacity)
 
-    def sample(self, batch_size: int) -> ReplaySample:
+    def sample(self, batch_size: int, tasks: Tensor | None = None) -> ReplaySample:
         """Draw ``B = batch_size / K`` transitions of every task, independently and with replacement.
 
         :param batch_size: transitions over all tasks
+        :param tasks: tasks to draw, boolean ``[K]`` on the host; None for all. B stays as it is
         :raises ConfigurationError: if it is not a multiple of K, or if a task has no transition yet
         """
         samples = samples_per_task(batch_size, self.num_tasks)
         if self.size() == 0:
             raise ConfigurationError(f"Task {int(self.filled.argmin())} has no transition to sample: store some first.")
-        uniform = torch.rand(self.num_tasks, samples, generator=self.generator, dtype=torch.float64)
-        slots = (uniform * torch.from_numpy(self.filled)[:, None]).long()
-        index = (slots + self._first_row).view(-1).to(self.device, non_blocking=True)
-        rows = self.rows.view(-1, self.rows.shape[-1]).index_select(0, index).view(self.num_tasks, samples, -1)
+        filled, first_row = torch.from_numpy(self.filled)[:, None], self._first_row
+        if tasks is not None:
+            filled, first_row = filled[tasks], first_row[tasks]
+        uniform = torch.rand(len(filled), samples, generator=self.generator, dtype=torch.float64)
+        slots = (uniform * filled).long()
+        index = (slots + first_row).view(-1).to(self.device, non_blocking=True)
+        rows = self.rows.view(-1, self.rows.shape[-1]).index_select(0, index).view(len(filled), samples, -1)
         states, actions, rewards, next_states, terminals = rows.split(self.sizes, dim=-1)
         return ReplaySample(states, actions, rewards.squeeze(-1), next_states, terminals.squeeze(-1))
 

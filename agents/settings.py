@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any
 
-from agents.errors import ConfigurationError, nearest
+from agents.errors import ConfigurationError, nearest, unknown_name
+from agents.task_gradients import JACOBIANS
 
 # Arguments of SB3's SAC that do nothing here, and what stands in their place.
 NOT_OFFERED = {
@@ -67,6 +68,8 @@ def refuse_bad_settings(settings: dict[str, Any]) -> None:
         raise ConfigurationError(
             f"batch_size must be a positive multiple of the number of tasks, found {batch_size!r}."
         )
+    if settings["jacobian"] not in JACOBIANS:
+        raise unknown_name("jacobian", str(settings["jacobian"]), JACOBIANS)
     entropy = settings["target_entropy"]
     if entropy != "auto" and not (_real(entropy) and math.isfinite(entropy)):
         raise ConfigurationError(f"target_entropy must be 'auto' or a number in nats, found {entropy!r}.")

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -23,6 +23,7 @@ from agents.balancers import Balancer, list_balancers, make_balancer
 from agents.objective import TaskObjective
 from agents.precision import float32_products
 from agents.replay import ReplaySample
+from agents.task_gradients import DenseGradients, TaskGradients
 from benchmarks.timing import machine, markdown, take_turns
 from benchmarks.update import ACTIONS, STATES, MetaWorldShapes
 from envs import make_suite
@@ -34,25 +35,18 @@ PUBLISHED_WAY = ("pcgrad", "mgda")  # methods also timed with K backward passes
 class BackwardPasses(TaskObjective):
     """Task gradients by K backward passes over one graph."""
 
-    @property
-    def task_gradients(self) -> dict[str, Tensor]:
-        if self._task_gradients is None:
-            _ = self.losses
-            assert self._graph is not None
-            passes = [
-                torch.autograd.grad(loss, list(self.parameters.values()), retain_graph=True) for loss in self._graph
-            ]
-            stacked = [torch.stack(rows) for rows in zip(*passes, strict=True)]
-            self._task_gradients = dict(zip(self.parameters, stacked, strict=True))
-            self._graph = None
-        return self._task_gradients
+    def _differentiate(self) -> tuple[TaskGradients, Tensor, dict[str, Tensor]]:
+        losses, metrics = self.loss_function(self.parameters, *self.batch)
+        passes = [torch.autograd.grad(loss, list(self.parameters.values()), retain_graph=True) for loss in losses]
+        stacked = [torch.stack(rows) for rows in zip(*passes, strict=True)]
+        return DenseGradients(self.parameters, dict(zip(self.parameters, stacked, strict=True))), losses, metrics
 
 
 class PublishedWay(MTSAC):
     """MTSAC whose task gradients cost K backward passes."""
 
-    def _objective(self, losses: Any, module: nn.Module, batch: Sequence[Tensor]) -> TaskObjective:
-        ours = super()._objective(losses, module, batch)
+    def _objective(self, *arguments: Any) -> TaskObjective:
+        ours = super()._objective(*arguments)
         return BackwardPasses(
             ours.loss_function, ours.parameters, ours.batch, temperatures=ours.temperatures, task_names=ours.task_names
         )

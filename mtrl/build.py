@@ -49,6 +49,7 @@ def make_agent(config: RunConfig, env: MultiTaskVecEnv) -> MTSAC:
         actor_weight_decay=agent.actor_weight_decay,
         adam_epsilon=agent.adam_epsilon,
         precision=agent.precision,
+        jacobian=agent.jacobian,
         pipeline=agent.pipeline,
         policy_kwargs={
             "network": config.network.name,

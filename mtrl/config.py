@@ -53,6 +53,7 @@ class AgentConfig:
     :param final_learning_rate: the rate falls in a straight line to this one over the run; None keeps it constant
     :param train_freq: vector steps between two rounds of updates
     :param gradient_steps: updates in a round
+    :param jacobian: how task gradients are kept: written out, layer by layer, or whichever costs less
     :param max_grad_norm: gradients are clipped to this norm; None does not clip
     """
 
@@ -77,6 +78,7 @@ class AgentConfig:
     critic_layer_norm: bool = True
     actor_layer_norm: bool = False
     precision: Annotated[str, Choice(("float32", "bfloat16", "auto"))] = "auto"
+    jacobian: Annotated[str, Choice(("auto", "full", "layerwise"))] = "auto"
     pipeline: bool = True
 
 

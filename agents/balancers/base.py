@@ -4,7 +4,7 @@ Scale ("mean of tasks"): the update direction is ``d = (1/K) sum_k weights[k] g_
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -22,7 +22,8 @@ class BalancerError(RuntimeError):
 class Tasks(Protocol):
     """What a balancer sees of an update; gradients are computed only when touched.
 
-    `TaskObjective` is one; in a test a ``SimpleNamespace`` will do.
+    `TaskObjective` is one; in a test a ``SimpleNamespace`` will do. An agent that keeps its gradients layer by layer
+    has no `jacobian`: `gradient_blocks` goes through the task gradients of any.
     """
 
     @property
@@ -31,6 +32,17 @@ class Tasks(Protocol):
     def gramian(self) -> Tensor: ...  # [K, K]
     @property
     def jacobian(self) -> Tensor: ...  # [K, P]
+
+
+def gradient_blocks(tasks: Tasks) -> Iterator[tuple[slice, Tensor]]:
+    """The Jacobian column block by column block: columns and ``[K, M]`` numbers, read-only, void with the next block.
+
+    :param tasks: with ``blocks()``, or with a `jacobian` that is taken as one block
+    """
+    if hasattr(tasks, "blocks"):
+        yield from tasks.blocks()
+    else:
+        yield slice(None), tasks.jacobian.detach()
 
 
 class Balancer(nn.Module):
@@ -45,8 +57,10 @@ class Balancer(nn.Module):
     wants_after: ClassVar[bool] = False  # call `observe` with the losses on the same batch after the step
     composes_direction: ClassVar[bool] = False  # `direction` replaces the weighted sum (GradDrop, MoCo, ...)
     uses_gradients: ClassVar[bool] = False  # touches `gramian` or `jacobian` at every update
+    needs_jacobian: ClassVar[bool] = False  # touches `jacobian` as a whole, which is not there if kept layer by layer
     any_tasks: ClassVar[bool] = False  # balances any subset of the tasks by their gradients, keeping no state per task
     stands_last: ClassVar[bool] = False  # leaves tasks out, so that no gradient method can follow it
+    schedules: ClassVar[bool] = False  # picks the tasks of every update: `next_tasks` before it, `group` during it
     needs_positive_losses: ClassVar[bool] = False  # cannot balance actor losses, which may be negative
 
     def __init__(self, num_tasks: int, generator: torch.Generator | None = None) -> None:
@@ -75,6 +89,21 @@ class Balancer(nn.Module):
         """Whether the coming update touches gradients, for methods that do so at some updates only."""
         return self.uses_gradients
 
+    def next_tasks(self) -> Tensor | None:
+        """Tasks whose samples the coming update needs, boolean ``[K]`` on the host; None for all. Schedulers say."""
+        return None
+
+    @property
+    def group(self) -> Tensor | None:
+        """Tasks of the update in progress, boolean ``[K]`` on the host; None for all. Known after the weights."""
+        return None
+
+    def within_group(self) -> "Balancer":
+        """This method as it works on the tasks that another balancer picks, which ``tasks.present`` tells."""
+        from agents.balancers.scheduling import WithinGroup
+
+        return WithinGroup(self)
+
     def observe(self, losses: Tensor) -> None:
         """Losses ``[K]`` on the same batch after the step; called only if `wants_after`."""
 
@@ -87,7 +116,7 @@ class Balancer(nn.Module):
     def backward(self, objective: Any) -> None:
         """Set the gradients of an objective's parameters as this method wants them."""
         if self.wants_gradients():
-            _ = objective.task_gradients  # one pass for gradients and losses, before the losses alone are asked for
+            objective.take_gradients()  # one pass for gradients and losses, before the losses alone are asked for
         if self.composes_direction:
             self.check(objective)
             objective.backward_direction(self.direction(objective))

@@ -1,17 +1,18 @@
 """``a + b``: b sees the losses and gradients already weighted by a; weights multiply."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from agents.balancers.base import _REGISTRY, Balancer, Tasks
+from agents.balancers.base import _REGISTRY, Balancer, Tasks, gradient_blocks
+from agents.balancers.scheduling import WithinGroup
 from agents.errors import ConfigurationError
 
 
 class WeightedTasks:
-    """Tasks as a balancer has weighted them: ``losses * w``, ``gramian * w w^T``, ``jacobian * w``."""
+    """Tasks as a balancer has weighted them: ``losses * w``, ``gramian * w w^T``, ``jacobian * w``, also in blocks."""
 
     def __init__(self, tasks: Tasks, weights: Tensor) -> None:
         self.tasks = tasks
@@ -28,6 +29,10 @@ class WeightedTasks:
     @property
     def jacobian(self) -> Tensor:
         return self.tasks.jacobian * self.weights.unsqueeze(-1)
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        for columns, rows in gradient_blocks(self.tasks):
+            yield columns, rows * self.weights.unsqueeze(-1)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.tasks, name)
@@ -46,10 +51,14 @@ class Composition(Balancer):
                 raise ConfigurationError(f"{type(part).__name__} composes its own direction and can only stand last.")
             if part.stands_last:
                 raise ConfigurationError(f"{type(part).__name__} leaves tasks out of updates and can only stand last.")
+        if parts[-1].schedules:
+            parts = [*(WithinGroup(part, fills_group=False) for part in parts[:-1]), parts[-1]]
         self.parts = torch.nn.ModuleList(parts)
         self._seen: list[Tensor] = []  # the weights under which each part saw the tasks, at the last update
         self.uses_gradients = any(part.uses_gradients for part in parts)  # type: ignore[misc]
+        self.needs_jacobian = any(part.needs_jacobian for part in parts)  # type: ignore[misc]
         self.wants_after = any(part.wants_after for part in parts)  # type: ignore[misc]
+        self.schedules = parts[-1].schedules  # type: ignore[misc]
         self.composes_direction = parts[-1].composes_direction  # type: ignore[misc]
         self.needs_positive_losses = any(part.needs_positive_losses for part in parts)  # type: ignore[misc]
 
@@ -59,6 +68,25 @@ class Composition(Balancer):
     def wants_gradients(self) -> bool:
         return any(part.wants_gradients() for part in self.parts if isinstance(part, Balancer))
 
+    def next_tasks(self) -> Tensor | None:
+        return self._last.next_tasks()
+
+    @property
+    def group(self) -> Tensor | None:
+        return self._last.group
+
+    def within_group(self) -> Balancer:
+        *first, last = (part for part in self.parts if isinstance(part, Balancer))
+        if not self.schedules:
+            first = [WithinGroup(part, fills_group=False) for part in first]
+        return Composition(self.num_tasks, [*first, last.within_group()])
+
+    @property
+    def _last(self) -> Balancer:
+        last = self.parts[-1]
+        assert isinstance(last, Balancer)
+        return last
+
     def check(self, tasks: Tasks) -> None:
         """Nothing here: every part refuses for itself what it cannot take."""
 
@@ -66,11 +94,9 @@ class Composition(Balancer):
         weights = self._weigh(tasks, list(self.parts)[:-1])
         self._seen.append(weights)
         self._weights = weights
-        last = self.parts[-1]
-        assert isinstance(last, Balancer)
         weighted = WeightedTasks(tasks, weights)
-        last.check(weighted)
-        return last.direction(weighted)
+        self._last.check(weighted)
+        return self._last.direction(weighted)
 
     def follow(self, leader: Balancer) -> None:
         assert isinstance(leader, Composition)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from agents.balancers.base import Balancer, Tasks, register_balancer
-from agents.balancers.gradient_memory import GradientMemory
+from agents.balancers.gradient_memory import GradientMemory, gradient_norms, only_gradient
 from agents.balancers.options import require_not_negative
 from agents.errors import ConfigurationError
 
@@ -43,12 +43,12 @@ class DualBalancing(Balancer):
         self.memory = GradientMemory(num_tasks)
 
     def direction(self, tasks: Tasks) -> Tensor:
-        gradients = self.memory.gradients_of(self, tasks)
         self.memory.updates += 1
         if self.num_tasks == 1:
-            return gradients[..., 0, :]
-        of_logs = gradients / (tasks.losses + EPSILON).unsqueeze(-1)
-        smooth = self.memory.blend(of_logs, 1 - self.beta / self.memory.updates**self.beta_sigma)
+            gradient_norms(self, tasks)
+            return only_gradient(tasks)
+        share = 1 - self.beta / self.memory.updates**self.beta_sigma
+        smooth = self.memory.blend(self, tasks, share, 1 / (tasks.losses + EPSILON))  # of the log losses
         norms = smooth.norm(dim=-1)
         stretch = norms.amax(-1, keepdim=True) / torch.where(norms > 0, norms, torch.ones_like(norms))
         self._weights = stretch / (tasks.losses + EPSILON)

@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, Tasks, register_balancer
+from agents.balancers.base import Balancer, Tasks, gradient_blocks, register_balancer
+from agents.balancers.gradient_memory import gradient_norms
 from agents.errors import ConfigurationError
+
+PIECE = 2**14  # coordinates at a time: as many as stay in a processor's cache
 
 
 @register_balancer(
@@ -37,18 +40,23 @@ class GradDrop(Balancer):
         self.leak = leak
 
     def direction(self, tasks: Tasks) -> Tensor:
-        jacobian = tasks.jacobian.detach()
-        size = jacobian.shape[-2]
         self._weights = torch.ones_like(tasks.losses)
-        total = jacobian.sum(-2)
-        votes = torch.linalg.vector_norm(jacobian, ord=1, dim=-2)
-        self._refuse_gradients(votes, jacobian, tasks)
+        parts = (part for _, rows in gradient_blocks(tasks) for part in rows.split(PIECE, dim=-1))
+        direction = torch.cat([self._combine(part) for part in parts], dim=-1)
+        if not bool(direction.isfinite().all()):
+            gradient_norms(self, tasks)  # says which task it is
+        return direction
+
+    def _combine(self, rows: Tensor) -> Tensor:
+        """Direction ``[M]`` on M coordinates of the task gradients ``rows [K, M]``."""
+        size = rows.shape[-2]
+        total = rows.sum(-2)
         if size == 1:
             return total
-        # positive entries sum to (votes + total) / 2, negative ones to (total - votes) / 2
-        positive = 2 * votes * self._uniform(votes) < votes + total  # U < P
-        kept = (total + torch.where(positive, votes, -votes)) / 2
-        return (self.leak * total + (1 - self.leak) * kept) / size
+        votes = rows.abs().sum(-2)
+        positive = (votes + total) / 2  # the sum of the positive entries; P is its share of the votes
+        kept = torch.where(self._uniform(votes).mul_(votes) < positive, positive, total - positive)
+        return (kept if self.leak == 0 else kept.lerp(total, self.leak)) / size
 
     def _uniform(self, like: Tensor) -> Tensor:
         """``U(0, 1)`` of a tensor's shape, made on its device from a seed of this balancer's generator."""
@@ -57,8 +65,3 @@ class GradDrop(Balancer):
             seed = int(torch.randint(2**62, (), generator=self.generator))
             generator = torch.Generator(like.device).manual_seed(seed)
         return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
-
-    def _refuse_gradients(self, votes: Tensor, jacobian: Tensor, tasks: Tasks) -> None:
-        if not bool(votes.sum().isfinite()):
-            norms = jacobian.norm(dim=-1)
-            self.refuse(~norms.isfinite(), norms, "needs finite gradients", getattr(tasks, "task_names", ()))

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agents.balancers.base import Balancer, Tasks
+from agents.balancers.base import Balancer, Tasks, gradient_blocks
 
 
 class GradientMemory(nn.Module):
@@ -19,25 +19,27 @@ class GradientMemory(nn.Module):
     def __init__(self, num_tasks: int) -> None:
         super().__init__()
         self.register_buffer("rows", torch.zeros(num_tasks, 0))
-
         self.updates = 0
 
-    def gradients_of(self, balancer: Balancer, tasks: Tasks) -> Tensor:
-        """The task gradients ``[K, P]`` of this update.
+    @torch.no_grad()
+    def blend(self, balancer: Balancer, tasks: Tasks, share: float, scale: Tensor | None = None) -> Tensor:
+        """Move the memory towards the task gradients by a share of the way, from zero at the start; returns it.
 
+        The memory is the only ``[K, P]`` numbers there are: the gradients come block by block.
+
+        :param scale: factor of every task's gradient ``[K]``
         :raises BalancerError: for a gradient that is not finite
         """
-        gradients = tasks.jacobian.detach()
-        norms = gradients.norm(dim=-1)
-        balancer.refuse(~norms.isfinite(), norms, "needs finite gradients", getattr(tasks, "task_names", ()))
-        return gradients
-
-    @torch.no_grad()
-    def blend(self, gradients: Tensor, share: float) -> Tensor:
-        """Move the memory towards ``gradients [K, P]`` by a share of the way, from zero at the start; returns it."""
         if self.rows.shape[-1] == 0:
-            self.rows = torch.zeros_like(gradients)
-        return self.rows.lerp_(gradients.to(self.rows), share).to(gradients)
+            shapes = [rows.shape for _, rows in gradient_blocks(tasks)]
+            self.rows = self.rows.new_zeros(*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+        norms = torch.zeros_like(tasks.losses)
+        for columns, rows in gradient_blocks(tasks):
+            norms = norms.hypot(torch.linalg.vector_norm(rows, dim=-1))
+            target = rows if scale is None else rows * scale.unsqueeze(-1)
+            self.rows[..., columns].lerp_(target.to(self.rows), share)
+        refuse_gradients(balancer, tasks, norms)
+        return self.rows.to(tasks.losses)
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.updates)
@@ -50,3 +52,25 @@ class GradientMemory(nn.Module):
         if saved is not None:
             self.rows = self.rows.new_zeros(saved.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def gradient_norms(balancer: Balancer, tasks: Tasks) -> Tensor:
+    """Norms of the task gradients ``[K]``.
+
+    :raises BalancerError: for a gradient that is not finite
+    """
+    norms = torch.zeros_like(tasks.losses)
+    for _, rows in gradient_blocks(tasks):
+        norms = norms.hypot(torch.linalg.vector_norm(rows, dim=-1))
+    refuse_gradients(balancer, tasks, norms)
+    return norms
+
+
+def refuse_gradients(balancer: Balancer, tasks: Tasks, norms: Tensor) -> None:
+    """:raises BalancerError: for the first task whose gradient norm in ``[K]`` is not finite"""
+    balancer.refuse(~norms.isfinite(), norms, "needs finite gradients", getattr(tasks, "task_names", ()))
+
+
+def only_gradient(tasks: Tasks) -> Tensor:
+    """The gradient ``[P]`` of a single task."""
+    return torch.cat([rows[..., 0, :].clone() for _, rows in gradient_blocks(tasks)], dim=-1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from agents.balancers.base import Balancer, Tasks, register_balancer
-from agents.balancers.gradient_memory import GradientMemory
+from agents.balancers.gradient_memory import GradientMemory, gradient_norms, only_gradient
 from agents.balancers.options import require_not_negative, require_positive
 from agents.balancers.solvers import project_on_simplex, times
 from agents.errors import ConfigurationError, unknown_name
@@ -64,14 +64,15 @@ class MoCo(Balancer):
         self.register_buffer("shares", torch.full((num_tasks,), 1 / num_tasks))
 
     def direction(self, tasks: Tasks) -> Tensor:
-        gradients = self.memory.gradients_of(self, tasks)
         self.memory.updates += 1
         if self.num_tasks == 1:
-            return gradients[..., 0, :]
+            gradient_norms(self, tasks)
+            return only_gradient(tasks)
+        scale = None
         if self.norm == "loss":
-            norms = gradients.norm(dim=-1)
-            gradients = gradients * (tasks.losses / torch.where(norms > 0, norms, torch.ones_like(norms))).unsqueeze(-1)
-        smooth = self.memory.blend(gradients, self.beta / self.memory.updates**self.beta_sigma)
+            norms = gradient_norms(self, tasks)
+            scale = tasks.losses / torch.where(norms > 0, norms, torch.ones_like(norms))
+        smooth = self.memory.blend(self, tasks, self.beta / self.memory.updates**self.beta_sigma, scale)
         slope = times(smooth @ smooth.mT, self.shares.to(smooth)) + self.rho * self.shares.to(smooth)
         step = self.gamma / self.memory.updates**self.gamma_sigma
         self.shares = project_on_simplex(self.shares.to(smooth) - step * slope)

@@ -1,6 +1,6 @@
 """SON-GOKU: groups of tasks that do not interfere take turns; any balancer works within the group."""
 
-from typing import Any
+import time
 
 import torch
 from torch import Tensor
@@ -10,36 +10,8 @@ from agents.balancers.coloring import ThresholdSchedule, schedule_groups
 from agents.balancers.gradient_memory import GradientMemory
 from agents.balancers.losses import Unitary
 from agents.balancers.options import require_whole
+from agents.balancers.scheduling import WithinGroup
 from agents.errors import ConfigurationError
-
-
-class ActiveTasks:
-    """The tasks of one group, as a gradient method sees them.
-
-    :param active: which tasks, boolean ``[K]``
-    """
-
-    def __init__(self, tasks: Tasks, active: Tensor) -> None:
-        self.tasks = tasks
-        self.index = active.nonzero().squeeze(-1)
-        names = getattr(tasks, "task_names", ()) or [f"task {task}" for task in range(len(active))]
-        self.task_names = tuple(names[task] for task in self.index.tolist())
-        self.num_tasks = len(self.index)
-
-    @property
-    def losses(self) -> Tensor:
-        return self.tasks.losses[self.index]
-
-    @property
-    def gramian(self) -> Tensor:
-        return self.tasks.gramian[self.index][:, self.index]
-
-    @property
-    def jacobian(self) -> Tensor:
-        return self.tasks.jacobian[self.index]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.tasks, name)
 
 
 @register_balancer(
@@ -53,14 +25,17 @@ class SonGoku(Balancer):
     """Tasks whose smoothed gradients conflict are never updated together (algorithm 1; an edge where ``-cos > tau``).
 
     At a refresh the gradient averages follow the current gradients, the interference graph is coloured, and its colour
-    classes become the groups that take turns. Tasks outside the group have weight 0, and ``d`` is the inner balancer's
-    direction over the group, on the scale of a mean over the group; the paper sums over it. A method that looks at
-    losses alone weighs all tasks, and its weights are brought to mean one within the group; a gradient method sees the
-    group only. While all tasks stand in one group, the inner balancer works undisturbed.
+    classes become the groups that take turns. Tasks outside the group rest: they are not sampled, nothing is computed
+    for them, and their temperatures stay as they are; an update costs what its group costs, a refresh what all tasks
+    cost with their gradients. The critic's graph rules: the actor's update is for the same group.
+    ``d`` is the inner balancer's direction over the group, on the scale of a mean over the group; the paper sums over
+    it. A gradient method sees the group only. A method that looks at losses alone weighs all tasks, resting ones with
+    their last known loss, and its weights are brought to mean one within the group. While the threshold is 1 there is
+    nothing to refresh, and the inner balancer trains all tasks undisturbed.
     Differs from the authors' code: as in their paper the edge is ``cos < -tau``, where the released class has
     ``cos < tau``; the averages are updated at refreshes only, for all tasks alike; a refresh waits for the end of the
-    running cycle, so that every task is reached once per cycle. The thresholds are those of the paper; warm-up and
-    annealing are not published for reinforcement learning.
+    running cycle, so that every task is reached once per cycle; heads of resting tasks coast on Adam's moments. The
+    thresholds are those of the paper; warm-up and annealing are not published for reinforcement learning.
 
     :param inner: balancer within the group
     :param refresh_every: least number of updates from one graph to the next
@@ -74,6 +49,7 @@ class SonGoku(Balancer):
     """
 
     stands_last = True
+    schedules = True
 
     def __init__(
         self,
@@ -93,81 +69,110 @@ class SonGoku(Balancer):
         require_whole("son_goku", 1, refresh_every=refresh_every, f_min=f_min)
         if not 0 <= beta < 1:
             raise ConfigurationError(f"son_goku: beta must be at least 0 and below 1, found {beta!r}.")
-        self.inner = Unitary(num_tasks) if inner is None else inner
-        if self.inner.uses_gradients and not self.inner.any_tasks:
-            kind = type(self.inner).__name__
-            raise ConfigurationError(f"son_goku cannot schedule {kind}: it keeps state of all tasks' gradients.")
+        self.within = WithinGroup(Unitary(num_tasks) if inner is None else inner)
         self.refresh_every, self.beta, self.f_min = refresh_every, beta, f_min
         self.threshold = ThresholdSchedule(tau_initial, tau, warmup, anneal, schedule)
         self.composes_direction = self.inner.composes_direction  # type: ignore[misc]
         self.needs_positive_losses = self.inner.needs_positive_losses  # type: ignore[misc]
+        self.needs_jacobian = self.inner.needs_jacobian  # type: ignore[misc]
         self.wants_after = self.inner.wants_after  # type: ignore[misc]
         self.uses_gradients = True  # type: ignore[misc]
         self.memory = GradientMemory(num_tasks)
         self.groups = torch.ones(1, num_tasks, dtype=torch.bool)  # [M, K], on the host
-        self._slot, self._since = 0, 0
+        self._group: Tensor | None = None
+        self._slot, self._since, self._refreshes = 0, 0, 0
+        self._began, self._seconds = 0.0, 0.0
+
+    @property
+    def inner(self) -> Balancer:
+        """The balancer within the group."""
+        return self.within.inner
+
+    @property
+    def group(self) -> Tensor | None:
+        return self._group
+
+    def next_tasks(self) -> Tensor | None:
+        group = self.groups[self._slot]
+        return None if self._refresh_due() or bool(group.all()) else group
+
+    def within_group(self) -> Balancer:
+        return self.within
 
     def wants_gradients(self) -> bool:
-        return self._refresh_due() or self.inner.wants_gradients()
+        if self._refresh_due():
+            self._began = time.perf_counter()
+            return True
+        return self.inner.wants_gradients()
+
+    def check(self, tasks: Tasks) -> None:
+        """Nothing here: the method within refuses what it cannot take."""
 
     def forward(self, tasks: Tasks) -> Tensor:
-        active = self._next_group(tasks)
-        if bool(active.all()):
-            return self.inner(tasks)
-        weights = torch.zeros_like(tasks.losses)
-        if self.inner.uses_gradients:
-            weights[active] = self.inner(ActiveTasks(tasks, active))
-        else:
-            within = self.inner(tasks)[active]
-            weights[active] = within / within.mean()
-        return weights * (self.num_tasks / active.sum())
+        return self.within.weigh(tasks, self._next_group(tasks))
 
     def direction(self, tasks: Tasks) -> Tensor:
-        active = self._next_group(tasks)
-        group = ActiveTasks(tasks, active)
-        self.inner.check(group)
-        self._weights = active.to(tasks.losses) * (self.num_tasks / active.sum())
-        return self.inner.direction(group)
+        group = self._next_group(tasks)
+        at_work = torch.ones(self.num_tasks, dtype=torch.bool) if group is None else group
+        self._weights = at_work.to(tasks.losses) * (self.num_tasks / int(at_work.sum()))
+        return self.within.compose(tasks, group)
 
     def follow(self, leader: Balancer) -> None:
         assert isinstance(leader, SonGoku)
         self.inner.follow(leader.inner)
 
     def observe(self, losses: Tensor) -> None:
-        if self.inner.wants_after:
-            self.inner.observe(losses)
+        self.within.observe(losses)
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """Beside the weights: number of groups, the threshold, and what the inner balancer reports."""
-        own = {"groups": torch.tensor(len(self.groups)), "threshold": torch.tensor(self.threshold(self._updates))}
-        return {**self.inner.diagnostics(), **super().diagnostics(), **own}
+        """Beside the weights and what the inner balancer reports: the groups, the share of the tasks at work, the
+        threshold, and what the latest refresh cost in seconds, from the gradients of all tasks to the new groups.
+        """
+        share = 1.0 if self._group is None else float(self._group.double().mean())
+        own = {
+            "groups": len(self.groups),
+            "share_at_work": share,
+            "threshold": self.threshold(self._updates),
+            "refreshes": self._refreshes,
+            "refresh_seconds": self._seconds,
+        }
+        return {
+            **self.inner.diagnostics(),
+            **super().diagnostics(),
+            **{name: torch.tensor(value) for name, value in own.items()},
+        }
 
     @property
     def _updates(self) -> int:
         return self.memory.updates
 
     def _refresh_due(self) -> bool:
-        return self._slot == 0 and self._since >= self.refresh_every
+        # At threshold 1 no two tasks conflict: without a refresh, the warm-up is joint training to the bit.
+        due = self._slot == 0 and self._since >= self.refresh_every
+        return due and self.threshold(self._updates) < 1
 
-    def _next_group(self, tasks: Tasks) -> Tensor:
-        """The tasks of this update, boolean ``[K]``; refreshes the groups where that is due."""
+    def _next_group(self, tasks: Tasks) -> Tensor | None:
+        """The tasks of this update, boolean ``[K]``, None for all; refreshes the groups where that is due."""
         if self._refresh_due():
             self._refresh(tasks)
-        active = self.groups[self._slot]
+        group = self.groups[self._slot]
+        self._group = None if bool(group.all()) else group
         self._slot = (self._slot + 1) % len(self.groups)
         self._since += 1
         self.memory.updates += 1
-        return active
+        return self._group
 
     def _refresh(self, tasks: Tasks) -> None:
-        smooth = self.memory.blend(self.memory.gradients_of(self, tasks), 1 - self.beta)
+        smooth = self.memory.blend(self, tasks, 1 - self.beta)
         gramian = (smooth @ smooth.mT).to("cpu").to(torch.float64)
         self.groups = schedule_groups(gramian, self.threshold(self._updates), self.f_min)
         self._since = 0
+        self._refreshes += 1
+        self._seconds = time.perf_counter() - self._began
 
     def get_extra_state(self) -> Tensor:
-        return torch.cat([torch.tensor([self._slot, self._since]), self.groups.flatten().long()])
+        return torch.cat([torch.tensor([self._slot, self._since, self._refreshes]), self.groups.flatten().long()])
 
     def set_extra_state(self, state: Tensor) -> None:
-        self._slot, self._since = (int(number) for number in state[:2])
-        self.groups = state[2:].bool().cpu().reshape(-1, self.num_tasks)
+        self._slot, self._since, self._refreshes = (int(number) for number in state[:3])
+        self.groups = state[3:].bool().cpu().reshape(-1, self.num_tasks)

@@ -142,7 +142,7 @@ def test_losses_gradients_and_backward_cost_one_call_of_the_loss():
 def test_unitary_costs_one_call_of_the_loss_and_no_task_gradients():
     objective = build()
     make_balancer("unitary", num_tasks=TASKS).backward(objective)
-    assert objective.loss_function.calls == 1 and objective._task_gradients is None
+    assert objective.loss_function.calls == 1 and objective._gradients is None
     expected = k_backward_passes(objective).mean(0)
     torch.testing.assert_close(gradient(objective), expected, rtol=1e-10, atol=1e-12)
 

@@ -1,0 +1,133 @@
+"""Updates for a part of the tasks: how a method works on the tasks that a scheduler has picked."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.balancers.base import Balancer, Tasks, gradient_blocks
+from agents.errors import ConfigurationError
+
+
+class ActiveTasks:
+    """The tasks of one group, as a gradient method sees them.
+
+    :param active: which tasks, boolean ``[K]``
+    """
+
+    def __init__(self, tasks: Tasks, active: Tensor) -> None:
+        self.tasks = tasks
+        self.index = active.nonzero().squeeze(-1).to(tasks.losses.device)
+        names = getattr(tasks, "task_names", ()) or [f"task {task}" for task in range(len(active))]
+        self.task_names = tuple(name for name, is_active in zip(names, active.tolist(), strict=True) if is_active)
+        self.num_tasks = len(self.index)
+
+    @property
+    def losses(self) -> Tensor:
+        return self.tasks.losses[self.index]
+
+    @property
+    def gramian(self) -> Tensor:
+        return self.tasks.gramian[self.index][:, self.index]
+
+    @property
+    def jacobian(self) -> Tensor:
+        return self.tasks.jacobian[self.index]
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        for columns, rows in gradient_blocks(self.tasks):
+            yield columns, rows[self.index]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tasks, name)
+
+
+class _WithLosses:
+    """Tasks with other losses than their own."""
+
+    def __init__(self, tasks: Tasks, losses: Tensor) -> None:
+        self.tasks = tasks
+        self.losses = losses
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tasks, name)
+
+
+class WithinGroup(Balancer):
+    """A method at work on the tasks that a scheduler has picked.
+
+    A gradient method sees the group alone. A method that looks at losses alone weighs all tasks, those that rest with
+    the loss they had when they were last at work, and its weights are brought to mean one within the group. While all
+    tasks stand in one group, the method works undisturbed.
+
+    :param inner: the method
+    :param fills_group: weights on the scale of a mean over the group; False leaves that to the scheduler behind it
+    :raises ConfigurationError: for a gradient method that keeps state of all tasks
+    """
+
+    known: Tensor
+
+    def __init__(self, inner: Balancer, fills_group: bool = True) -> None:
+        super().__init__(inner.num_tasks, inner.generator)
+        if inner.uses_gradients and not inner.any_tasks:
+            kind = type(inner).__name__
+            raise ConfigurationError(f"son_goku cannot schedule {kind}: it keeps state of all tasks' gradients.")
+        self.inner = inner
+        self.fills_group = fills_group
+        self.uses_gradients = inner.uses_gradients  # type: ignore[misc]
+        self.composes_direction = inner.composes_direction  # type: ignore[misc]
+        self.needs_positive_losses = inner.needs_positive_losses  # type: ignore[misc]
+        self.needs_jacobian = inner.needs_jacobian  # type: ignore[misc]
+        self.wants_after = inner.wants_after  # type: ignore[misc]
+        self.register_buffer("known", torch.ones(inner.num_tasks))
+        self._present: Tensor | None = None
+
+    def within_group(self) -> Balancer:
+        return self
+
+    def wants_gradients(self) -> bool:
+        return self.inner.wants_gradients()
+
+    def check(self, tasks: Tasks) -> None:
+        """Nothing here: the method refuses for itself what it cannot take of the tasks that it sees."""
+
+    def forward(self, tasks: Tasks) -> Tensor:
+        return self.weigh(tasks, getattr(tasks, "present", None))
+
+    def weigh(self, tasks: Tasks, group: Tensor | None) -> Tensor:
+        """Weights ``[K]``, zero outside the group.
+
+        :param group: the tasks of this update, boolean ``[K]`` on the host; None for all
+        """
+        self._recall(tasks.losses, getattr(tasks, "present", None))
+        if group is None or bool(group.all()):
+            return self.inner(tasks)
+        weights = torch.zeros_like(tasks.losses)
+        if self.inner.uses_gradients:
+            weights[group] = self.inner(ActiveTasks(tasks, group))
+        else:
+            within = self.inner(_WithLosses(tasks, self.known.to(tasks.losses)))[group]
+            weights[group] = within / within.mean()
+        return weights * (self.num_tasks / int(group.sum())) if self.fills_group else weights
+
+    def direction(self, tasks: Tasks) -> Tensor:
+        return self.compose(tasks, getattr(tasks, "present", None))
+
+    def compose(self, tasks: Tasks, group: Tensor | None) -> Tensor:
+        """Direction ``[P]`` from the tasks of a group, on the scale of a mean over them."""
+        seen = tasks if group is None else ActiveTasks(tasks, group)
+        self.inner.check(seen)
+        return self.inner.direction(seen)
+
+    def observe(self, losses: Tensor) -> None:
+        self._recall(losses, self._present)
+        self.inner.observe(self.known.to(losses))
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        return {**self.inner.diagnostics(), **super().diagnostics()}
+
+    def _recall(self, losses: Tensor, present: Tensor | None) -> None:
+        self._present = present
+        losses = losses.detach().to(self.known)
+        self.known = losses if present is None else torch.where(present.to(losses.device), losses, self.known)

@@ -1,0 +1,280 @@
+"""Updates for a part of the tasks: what rests is not sampled, costs nothing and does not change."""
+
+import math
+
+import pytest
+import torch
+from stable_baselines3.common.logger import configure
+from torch.utils.flop_counter import FlopCounterMode
+
+from agents import ConfigurationError
+from agents.metrics import UpdateMetrics
+from agents.objective import TaskObjective
+from tests.agents.test_agents_objective import TASKS, build, gradient
+
+HALVES = torch.tensor([[True, False, True, False], [False, True, False, True]])
+NEVER = {"warmup": 10**9}
+AT_ONCE = {"warmup": 0, "anneal": 0}
+
+
+@pytest.fixture
+def scheduled(small_agent, transitions):
+    """Maker of agents under SON-GOKU whose replay is filled; `groups` are in force, and stay so."""
+
+    def make(inner="unitary", groups=HALVES, options=None, **settings):
+        options = {"refresh_every": 10**6, **AT_ONCE, **(options or {})}
+        agent = small_agent(balancer=f"son_goku:{inner}", balancer_kwargs=options, **settings)
+        agent.critic_balancer.groups = groups
+        agent.set_logger(configure(format_strings=[]))
+        for observations, actions, following, rewards, dones, infos in transitions(agent.env, 30):
+            agent.replay_buffer.add(observations, following, actions, rewards, dones, infos)
+        return agent
+
+    return make
+
+
+def spy_on_updates(agent):
+    """The samples, tasks and metrics of all updates to come."""
+    seen, update = [], agent.update
+
+    def spy(sample, noise, tasks=None):
+        seen.append((sample, tasks, update(sample, noise, tasks)))
+        return seen[-1][2]
+
+    agent.update = spy
+    return seen
+
+
+# ---------------------------------------------------------------------- joint training
+
+
+def test_the_warm_up_is_joint_training_to_the_bit(small_agent):
+    options = {"balancer_kwargs": {"refresh_every": 2, **NEVER}}
+    joint, warming = small_agent(balancer="unitary"), small_agent(balancer="son_goku", **options)
+    for agent in (joint, warming):
+        agent.learn(120)
+    assert joint._n_updates == warming._n_updates > 10
+    for left, right in zip(joint.policy.state_dict().values(), warming.policy.state_dict().values(), strict=True):
+        assert torch.equal(left, right)
+    assert torch.equal(joint.temperature.log_alpha, warming.temperature.log_alpha)
+
+
+# ---------------------------------------------------------------------- rest
+
+
+def test_tasks_at_rest_are_not_sampled_and_groups_take_turns(scheduled):
+    agent = scheduled()
+    seen = spy_on_updates(agent)
+    agent.train(4)
+    for index, (sample, tasks, metrics) in enumerate(seen):
+        group = HALVES[index % 2]
+        assert torch.equal(tasks, group) and sample.states.shape[:2] == (2, 4)
+        for name in ("critic_loss", "actor_loss", "q_value", "entropy", "temperature_loss"):
+            assert torch.equal(metrics[name].isnan(), ~group), name
+        for side in ("critic", "actor"):
+            assert metrics[f"{side}_balancer.weights"].tolist() == [2.0 * float(at_work) for at_work in group]
+        assert float(metrics["critic_balancer.share_at_work"]) == 0.5
+
+
+def test_a_sample_of_some_tasks_comes_from_their_rings(scheduled):
+    buffer = scheduled().replay_buffer
+    for task in range(4):
+        buffer.rows[task] = task
+    mask = torch.tensor([False, True, False, True])
+    sample = buffer.sample(16, mask)
+    assert sample.rewards.shape == (2, 4) and sample.states.shape[:2] == (2, 4)
+    assert (sample.rewards[0] == 1).all() and (sample.rewards[1] == 3).all()
+
+
+@pytest.mark.parametrize("inner", ["unitary", "pcgrad"])
+def test_half_the_tasks_cost_half_the_products(scheduled, inner):
+    def operations(groups):
+        agent = scheduled(inner, groups=groups, jacobian="full", batch_size=4 * 32)
+        with FlopCounterMode(display=False) as counter:
+            agent.train(1)
+        return counter.get_total_flops()
+
+    whole = operations(torch.ones(1, 4, dtype=torch.bool))
+    assert 0.4 * whole < operations(HALVES) < 0.55 * whole
+
+
+def test_temperatures_of_tasks_at_rest_do_not_move(scheduled):
+    agent = scheduled(groups=torch.ones(1, 4, dtype=torch.bool))
+    agent.train(3)  # momentum for all
+    agent.critic_balancer.groups = HALVES
+    moments = agent.temperature_optimizer.state[agent.temperature.log_alpha]
+    before = [value.detach().clone() for value in (agent.temperature.log_alpha, moments["exp_avg"])]
+    agent.train(1)
+    for old, new in zip(before, (agent.temperature.log_alpha, moments["exp_avg"]), strict=True):
+        assert torch.equal(old == new, ~HALVES[0])
+
+
+def test_a_shared_temperature_follows_the_mean_of_the_tasks_at_work(small_agent):
+    agent = small_agent(temperature="shared", target_entropy=-2.0)
+    log_probabilities = torch.tensor([3.0, math.nan, 1.0, math.nan])
+    losses = agent.temperature.descend(agent.temperature_optimizer, log_probabilities, HALVES[0])
+    assert agent.temperature.log_alpha.grad.tolist() == [0.0] and torch.equal(losses.isnan(), ~HALVES[0])
+    agent.temperature.descend(agent.temperature_optimizer, log_probabilities + 1, HALVES[0])
+    assert agent.temperature.log_alpha.grad.tolist() == [-1.0]
+
+
+def test_means_of_metrics_leave_out_the_updates_in_which_a_task_rested():
+    metrics = UpdateMetrics()
+    metrics.add({"critic_loss": torch.tensor([1.0, math.nan]), "q": torch.tensor(1.0)}, torch.tensor([True, False]))
+    metrics.add({"critic_loss": torch.tensor([3.0, math.nan]), "q": torch.tensor(3.0)}, torch.tensor([True, False]))
+    assert metrics.flush(["a", "b"]) == {"train/critic_loss": 2.0, "train_critic_loss/a": 2.0, "train/q": 2.0}
+    metrics.add({"critic_loss": torch.tensor([5.0, math.nan])}, torch.tensor([True, False]))
+    metrics.add({"critic_loss": torch.tensor([7.0, 8.0])})
+    assert metrics.flush(["a", "b"]) == {
+        "train/critic_loss": 7.0,
+        "train_critic_loss/a": 6.0,
+        "train_critic_loss/b": 8.0,
+    }
+
+
+def test_a_task_at_work_that_diverges_shows_it():
+    metrics = UpdateMetrics()
+    metrics.add({"critic_loss": torch.tensor([math.nan, 1.0])}, torch.tensor([True, False]))
+    assert math.isnan(metrics.flush(["a", "b"])["train_critic_loss/a"])
+
+
+# ---------------------------------------------------------------------- graph and refresh
+
+
+def test_a_refresh_sees_all_tasks_and_updates_one_group_of_critic_and_actor(scheduled):
+    agent = scheduled(options={"refresh_every": 3, "tau": 0.01})
+    seen = spy_on_updates(agent)
+    agent.train(5)
+    balancer = agent.critic_balancer
+    assert [tasks is None for _, tasks, _ in seen[:4]] == [False] * 4  # a running cycle is finished first
+    refresh, metrics = seen[4][1:]
+    assert refresh is None and not metrics["critic_loss"].isnan().any()
+    at_work = metrics["critic_balancer.weights"] > 0
+    assert torch.equal(at_work, metrics["actor_balancer.weights"] > 0)
+    assert torch.equal(metrics["actor_loss"].isnan(), ~at_work)
+    assert metrics["critic_balancer.refreshes"] == 1 and metrics["critic_balancer.refresh_seconds"] > 0
+    assert torch.equal(balancer.groups.any(0), torch.ones(4, dtype=torch.bool))
+
+
+def test_every_task_learns_within_a_cycle_also_across_refreshes(scheduled):
+    agent = scheduled(options={"refresh_every": 4, "tau": 0.01, "beta": 0.0})
+    seen = spy_on_updates(agent)
+    agent.train(40)
+    at_work = torch.stack([metrics["critic_balancer.weights"] > 0 for _, _, metrics in seen])
+    longest = max(int(metrics["critic_balancer.groups"]) for _, _, metrics in seen)
+    assert longest > 1 and int(seen[-1][2]["critic_balancer.refreshes"]) > 3
+    for start in range(len(seen) - 2 * longest):
+        assert at_work[start : start + 2 * longest].any(0).all()
+
+
+def test_the_actor_keeps_no_graph_of_its_own(scheduled):
+    agent = scheduled("pcgrad")
+    assert not agent.actor_balancer.schedules and not hasattr(agent.actor_balancer, "memory")
+    assert type(agent.actor_balancer.inner).__name__ == "PCGrad"
+
+
+# ---------------------------------------------------------------------- methods within the group
+
+INNER = ["unitary", "rlw", "famo", "scale_invariant", "igb_v1", "pcgrad", "mgda", "graddrop", "nash_mtl"]
+
+
+@pytest.mark.parametrize("jacobian", ["full", "layerwise"])
+@pytest.mark.parametrize("inner", INNER)
+def test_any_inner_method_trains_the_group(scheduled, inner, jacobian):
+    agent = scheduled(inner, jacobian=jacobian, options={"refresh_every": 5})
+    before = {name: value.clone() for name, value in agent.policy.named_parameters()}
+    agent.train(9)
+    for name, value in agent.policy.named_parameters():
+        assert value.isfinite().all() and not torch.equal(value, before[name]), name
+    tags = agent.metrics.flush(agent.task_names)
+    assert all(math.isfinite(value) for value in tags.values())
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("scale_invariant+son_goku:cagrad", None), ("son_goku:mgda", "rlw"), ("son_goku", "igb_v1+pcgrad")],
+)
+def test_compositions_around_a_scheduler(small_agent, names):
+    critic, actor = names
+    if actor == "igb_v1+pcgrad":  # its ratios need positive losses, which an actor's are not
+        with pytest.raises(ConfigurationError, match="actor losses may be negative"):
+            small_agent(balancer=critic, actor_balancer=actor)
+        return
+    options = {"refresh_every": 2, "tau": 0.01, "beta": 0.0, **AT_ONCE}
+    agent = small_agent(balancer=critic, actor_balancer=actor, balancer_kwargs=options)
+    agent.learn(160)
+    weights = agent.critic_balancer.diagnostics()["weights"]
+    assert weights.isfinite().all() and (weights >= 0).all()
+    assert all(value.isfinite().all() for value in agent.policy.state_dict().values())
+
+
+def test_a_loss_method_before_the_scheduler_has_mean_one_within_the_group(scheduled, small_agent):
+    options = {"refresh_every": 10**6, **AT_ONCE}
+    agent = small_agent(balancer="scale_invariant+son_goku", balancer_kwargs=options)
+    source = scheduled()
+    agent.replay_buffer.rows, agent.replay_buffer.filled = source.replay_buffer.rows, source.replay_buffer.filled
+    agent.critic_balancer.parts[1].groups = HALVES
+    agent.set_logger(configure(format_strings=[]))
+    seen = spy_on_updates(agent)
+    agent.train(2)
+    for _, _, metrics in seen:
+        weights, losses = metrics["critic_balancer.weights"], metrics["critic_loss"]
+        group = ~losses.isnan()
+        assert weights[group].mean().item() == pytest.approx(2.0)  # K / M
+        products = (weights * losses)[group]
+        torch.testing.assert_close(products, products.mean().expand(2), rtol=1e-4, atol=0)
+
+
+def test_a_scheduler_for_the_actor_alone_is_refused(small_agent):
+    with pytest.raises(ConfigurationError, match="have in common: give it as balancer='son_goku:pcgrad'"):
+        small_agent(actor_balancer="son_goku:pcgrad")
+
+
+def test_a_method_with_state_of_all_gradients_is_refused_beside_a_scheduler(small_agent):
+    with pytest.raises(ConfigurationError, match="son_goku cannot schedule GradVac"):
+        small_agent(balancer="son_goku", actor_balancer="gradvac")
+
+
+def test_a_saved_agent_keeps_its_groups(scheduled, tmp_path):
+    agent = scheduled("scale_invariant")
+    agent.train(3)
+    agent.save(tmp_path / "agent.zip")
+    loaded = type(agent).load(tmp_path / "agent.zip", device="cpu")
+    assert torch.equal(loaded.critic_balancer.groups, HALVES)
+    assert torch.equal(loaded.critic_balancer.next_tasks(), agent.critic_balancer.next_tasks())
+    assert torch.equal(loaded.critic_balancer.within.known, agent.critic_balancer.within.known)
+
+
+# ---------------------------------------------------------------------- the objective
+
+
+@pytest.mark.parametrize("layerwise", [False, True])
+@pytest.mark.parametrize("touched", [(), ("gramian",)])
+@pytest.mark.parametrize("side", ["critic", "actor"])
+@pytest.mark.parametrize("network", ["mlp", "multihead"])
+def test_an_objective_of_some_tasks_is_the_whole_one_without_the_others(side, network, touched, layerwise):
+    present = torch.tensor([True, False, True])
+    whole = build(side, network)
+    part = TaskObjective(
+        whole.loss_function,
+        whole.parameters,
+        [tensor[present] for tensor in whole.batch],
+        present=present,
+        grouped=True,
+        layerwise=layerwise,
+    )
+    assert part.num_tasks == TASKS
+    for attribute in touched:
+        getattr(part, attribute)
+    torch.testing.assert_close(part.losses[present], whole.losses[present])
+    assert part.losses.isnan().tolist() == [False, True, False]
+    weights = torch.tensor([0.5, 0.0, 2.5], dtype=torch.float64)
+    for objective in (whole, part):
+        objective.backward(weights)
+        objective.found = gradient(objective).clone()
+    torch.testing.assert_close(part.found, whole.found, rtol=1e-10, atol=1e-12)
+    mask = present.double()
+    torch.testing.assert_close(part.gramian, whole.gramian * mask[:, None] * mask, rtol=1e-10, atol=1e-12)
+    blocks = torch.cat([rows.clone() for _, rows in part.blocks()], dim=1)
+    torch.testing.assert_close(blocks, whole.jacobian * mask[:, None], rtol=1e-10, atol=1e-12)
+    assert part.losses_now().isnan().tolist() == [False, True, False]
