@@ -202,6 +202,11 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
             for task, value in zip(self.task_names, values.tolist(), strict=True):
                 if not np.isnan(value):
                     self.logger.record(f"{tag}/{task}", value)
+        restarts = getattr(self.env, "restarts", None)
+        if restarts is not None:
+            self.logger.record("env/restarts", restarts.total)
+            for task in (task for task, count in restarts.by_task.items() if count):
+                self.logger.record(f"env_restarts/{task}", restarts.by_task[task])
         super().dump_logs()
 
     # ------------------------------------------------------------------ files

@@ -16,7 +16,14 @@ def use_threads(config: RunConfig) -> None:
 def make_training_env(config: RunConfig, suite: TaskSuite) -> MultiTaskVecEnv:
     """The environments that the agent learns in."""
     env = config.env
-    return suite.make_vec_env(seed=config.seed, copies=env.copies, workers=env.workers, horizon=env.horizon)
+    return suite.make_vec_env(
+        seed=config.seed,
+        copies=env.copies,
+        workers=env.workers,
+        horizon=env.horizon,
+        worker_timeout=env.worker_timeout,
+        max_restarts=env.max_worker_restarts,
+    )
 
 
 def make_agent(config: RunConfig, env: MultiTaskVecEnv) -> MTSAC:

@@ -26,6 +26,9 @@ class EnvConfig:
     :param horizon: steps per training episode; None is the suite's own
     :param copies: environments per task
     :param workers: simulating processes; 0 simulates in the learning process
+    :param worker_timeout: seconds after which a silent worker counts as hanging
+    :param max_worker_restarts: faults while training (an environment raises, hangs, dies or returns NaN) after which
+        the environments concerned are built anew; the next fault ends the run
     :param steps_per_task: env_steps for each task when `total_env_steps` is not given
     :param options: further options of the suite, such as ``reward_version``
     """
@@ -35,6 +38,8 @@ class EnvConfig:
     horizon: Count | None = None
     copies: Count = 1
     workers: Amount = 0
+    worker_timeout: Positive = 60.0
+    max_worker_restarts: Amount = 10
     steps_per_task: Count = 2_000_000
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -201,6 +206,7 @@ class RunConfig:
             del values[key]
         for group in ("env", "evaluation"):
             del values[group]["workers"]
+        del values["env"]["worker_timeout"], values["env"]["max_worker_restarts"]  # act on a fault alone
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
     def make_suite(self) -> "TaskSuite":
