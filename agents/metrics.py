@@ -25,6 +25,13 @@ TASK_TAGS = {
     "critic_balancer.weights": "balancer_weight",
     "actor_balancer.weights": "balancer_weight_actor",
 }
+# Extremes over the tasks of such means: what to watch for values that run away, and for tasks that are left alone.
+RANGE_TAGS = {
+    "q_max_abs": (("train/q_max_abs", torch.amax),),
+    "temperature": (("train/temperature_min", torch.amin), ("train/temperature_max", torch.amax)),
+    "critic_balancer.weights": (("train/critic_balancer.weight_min", torch.amin),),
+    "actor_balancer.weights": (("train/actor_balancer.weight_min", torch.amin),),
+}
 
 
 class UpdateMetrics:
@@ -51,6 +58,8 @@ class UpdateMetrics:
                 tags[MEAN_TAGS.get(name, f"train/{name}")] = float(value.mean())
             if value.ndim == 1 and name in TASK_TAGS:
                 tags.update({f"{TASK_TAGS[name]}/{task}": float(v) for task, v in zip(task_names, value, strict=True)})
+            for tag, extreme in RANGE_TAGS.get(name, ()):
+                tags[tag] = float(extreme(value))
         return tags
 
 

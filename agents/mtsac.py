@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from agents.balancers import Balancer, make_balancer
 from agents.errors import ConfigurationError
+from agents.guard import make_guard
 from agents.layers import takes_grouped_parameters
 from agents.metrics import UpdateMetrics, with_prefix
 from agents.multitask import NOT_SAVED, MultiTaskAlgorithm
@@ -60,6 +61,8 @@ class MTSAC(MultiTaskAlgorithm):
     :param max_grad_norm: clip the norm of actor and critic gradients; None does not clip
     :param actor_weight_decay: coupled L2 on the actor alone (arXiv 2201.04122)
     :param adam_epsilon: epsilon of every Adam (Meta-World+ uses 1e-5)
+    :param max_skipped_updates: updates in a row, skipped for a loss or gradient that is not finite, that end training
+        with `NonFiniteUpdate`
     :param precision: ``float32``, ``bfloat16``, or ``auto`` (bfloat16 where the processor has it)
     :param pipeline: simulate and learn at the same time; False alternates in SB3's order
     :param policy_kwargs: arguments of `MultiTaskPolicy`
@@ -101,6 +104,7 @@ class MTSAC(MultiTaskAlgorithm):
         max_grad_norm: float | None = 1.0,
         actor_weight_decay: float = 0.0,
         adam_epsilon: float = 1e-5,
+        max_skipped_updates: int = 20,
         precision: str = "float32",
         pipeline: bool = True,
         policy_kwargs: dict[str, Any] | None = None,
@@ -187,6 +191,7 @@ class MTSAC(MultiTaskAlgorithm):
         self._update_noise = self.generators.torch("update noise", self.device)
         self._task = torch.arange(self.num_tasks, device=self.device)
         self.metrics = UpdateMetrics()
+        self.guard = make_guard(settings["max_skipped_updates"], self.device)
         self.replay_buffer = None
         if self.env is not None:
             self._setup_memory()
@@ -241,8 +246,12 @@ class MTSAC(MultiTaskAlgorithm):
                 sample = self.replay_buffer.sample(batch_size or self.batch_size)
                 shape = (2, *sample.actions.shape)
                 noise = torch.randn(shape, generator=self._update_noise, device=self.device)
-                self.metrics.add(self.update(sample, noise))
+                metrics = self.update(sample, noise)
                 self._n_updates += 1
+                if self.guard.end():
+                    self.metrics.add(metrics)
+                if self.guard.stuck():
+                    raise self.guard.error(self.task_names, self._n_updates, self._task_gradient_norms)
 
     def update(self, sample: ReplaySample, noise: Tensor) -> dict[str, Tensor]:
         """One update: critic, actor, temperatures, target critics.
@@ -266,23 +275,36 @@ class MTSAC(MultiTaskAlgorithm):
                 self._task,
             )
 
-        critic = self._objective(self._critic_losses, self.critic, (sample.states, sample.actions, target, self._task))
-        critic_norm = self._descend(critic, self.critic_balancer, self.critic_optimizer)
+        states, actions = sample.states, sample.actions
+        self.guard.begin(
+            states=states,
+            actions=actions,
+            rewards=rewards,
+            next_states=sample.next_states,
+            terminals=sample.terminals,
+            noise=noise.transpose(0, 1),
+            temperature=temperatures,
+            target=target,
+        )
 
-        actor = self._objective(self._actor_losses, self.actor, (sample.states, noise[1], temperatures, self._task))
-        actor_norm = self._descend(actor, self.actor_balancer, self.actor_optimizer)
+        critic = self._objective(self._critic_losses, self.critic, (states, actions, target, self._task))
+        critic_norm = self._descend(critic, self.critic_balancer, self.critic_optimizer, "critic")
+
+        actor = self._objective(self._actor_losses, self.actor, (states, noise[1], temperatures, self._task))
+        actor_norm = self._descend(actor, self.actor_balancer, self.actor_optimizer, "actor")
 
         log_probabilities = actor.metrics["log_probability"]
         temperature_losses = self._descend_temperature(log_probabilities)
 
         with torch.no_grad():
-            torch._foreach_lerp_(*self._polyak, self.tau)
+            self.guard.follow(*self._polyak, self.tau)
         return {
             "critic_loss": critic.losses,
             "actor_loss": actor.losses,
             "temperature": temperatures,
             "temperature_loss": temperature_losses,
             "q_value": critic.metrics["q_value"],
+            "q_max_abs": critic.metrics["q_max_abs"],
             "entropy": -log_probabilities,
             "critic_gradient_norm": critic_norm,
             "actor_gradient_norm": actor_norm,
@@ -316,23 +338,37 @@ class MTSAC(MultiTaskAlgorithm):
             task_names=self.task_names,
         )
 
-    def _descend(self, objective: TaskObjective, balancer: Balancer, optimizer: torch.optim.Optimizer) -> Tensor:
+    def _descend(
+        self, objective: TaskObjective, balancer: Balancer, optimizer: torch.optim.Optimizer, name: str
+    ) -> Tensor:
         """One balanced step of one optimizer; returns the norm of the balanced gradient before clipping."""
-        balancer.backward(objective)
+        if not self.guard.balance(balancer, objective, name):
+            return torch.full((), torch.nan, device=self.device)
         limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
         norm = nn.utils.clip_grad_norm_(list(objective.parameters.values()), limit, foreach=True)
-        optimizer.step()
+        self.guard.step(optimizer, balancer, norm, name)
         if balancer.wants_after:
-            balancer.observe(objective.losses_now())
+            self.guard.observe(balancer, objective, name)
         return norm
+
+    def _task_gradient_norms(self, name: str) -> Tensor:
+        """Norms ``[K]`` of the task gradients of the latest update's ``critic`` or ``actor`` loss, computed again."""
+        batch = dict(self.guard.seen)
+        if name == "critic":
+            inputs = (batch["states"], batch["actions"], batch["target"], self._task)
+            objective = self._objective(self._critic_losses, self.critic, inputs)
+        else:
+            inputs = (batch["states"], batch["noise"][:, 1], batch["temperature"], self._task)
+            objective = self._objective(self._actor_losses, self.actor, inputs)
+        return torch.stack([rows.flatten(1).norm(dim=1) for rows in objective.task_gradients.values()]).norm(dim=0)
 
     def _descend_temperature(self, log_probabilities: Tensor) -> Tensor:
         """One step of the temperatures, each task's own or the shared one for the mean task; returns losses ``[K]``."""
         losses = self.temperature.losses(log_probabilities)
-        if self.temperature.learned:
+        if self.temperature.learned and self.guard.passes("temperature loss", losses.detach()):
             self.temperature_optimizer.zero_grad()
             (losses.sum() * len(self.temperature.log_alpha) / self.num_tasks).backward()
-            self.temperature_optimizer.step()
+            self.guard.step_temperature(self.temperature_optimizer)
         return losses.detach()
 
     def _parts(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from agents.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
 from agents.errors import ConfigurationError
+from agents.guard import UpdateGuard
 from agents.metrics import UpdateMetrics
 from agents.normalize import RewardScale
 from agents.policies import MultiTaskPolicy
@@ -35,8 +36,8 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
     """An SB3 off-policy algorithm that learns K tasks at once.
 
     A subclass sets `settings`, `pipeline` and `generators` in its constructor; its `_setup_model` builds `policy`,
-    `reward_scale` and `metrics`, calls `_setup_memory` where there is an environment, and can be left out of the
-    constructor by ``_init_setup_model=False``.
+    `reward_scale`, `metrics` and `guard`, calls `_setup_memory` where there is an environment, and can be left out of
+    the constructor by ``_init_setup_model=False``.
     """
 
     policy: MultiTaskPolicy
@@ -45,6 +46,7 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
     pipeline: bool
     reward_scale: RewardScale
     metrics: UpdateMetrics
+    guard: UpdateGuard
     _exploration: torch.Generator
     train_freq: int
     replay_buffer: TaskReplayBuffer | None  # type: ignore[assignment]
@@ -193,6 +195,7 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
     def dump_logs(self) -> None:
         """Write the log: SB3's tags, one tag per task, and the means of all updates since the last call."""
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/skipped_updates", self.guard.state_dict()["skipped"])
         for tag, value in self.metrics.flush(self.task_names).items():
             self.logger.record(tag, value)
         for tag, values in (

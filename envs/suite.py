@@ -98,9 +98,7 @@ class TaskSuite:
             raise SuiteError(f"worker_timeout must be a positive number of seconds, found {worker_timeout!r}")
         check_integer("max_restarts", max_restarts, least=0)
         if max_restarts and goal_order == "sweep":
-            raise SuiteError(
-                f"max_restarts must be 0 for a sweep, which counts its goals, found {max_restarts}"
-            )
+            raise SuiteError(f"max_restarts must be 0 for a sweep, which counts its goals, found {max_restarts}")
         if render_mode is not None and self.opengl != "none":
             choose_gl(required=self.opengl == "required")  # here, so that every worker inherits the answer
         schedules = [

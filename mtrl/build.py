@@ -54,6 +54,7 @@ def make_agent(config: RunConfig, env: MultiTaskVecEnv) -> MTSAC:
         max_grad_norm=agent.max_grad_norm,
         actor_weight_decay=agent.actor_weight_decay,
         adam_epsilon=agent.adam_epsilon,
+        max_skipped_updates=agent.max_skipped_updates,
         precision=agent.precision,
         pipeline=agent.pipeline,
         policy_kwargs={

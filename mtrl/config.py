@@ -56,6 +56,7 @@ class AgentConfig:
     :param train_freq: vector steps between two rounds of updates
     :param gradient_steps: updates in a round
     :param max_grad_norm: gradients are clipped to this norm; None does not clip
+    :param max_skipped_updates: updates in a row, skipped for a loss or gradient that is not finite, that end the run
     """
 
     name: str = "mtsac"
@@ -75,6 +76,7 @@ class AgentConfig:
     max_grad_norm: Positive | None = 1.0
     actor_weight_decay: NotNegative = 0.0
     adam_epsilon: Positive = 1e-5
+    max_skipped_updates: Count = 20
     critic_layer_norm: bool = True
     actor_layer_norm: bool = False
     precision: Annotated[str, Choice(("float32", "bfloat16", "auto"))] = "auto"
@@ -206,7 +208,9 @@ class RunConfig:
             del values[key]
         for group in ("env", "evaluation"):
             del values[group]["workers"]
-        del values["env"]["worker_timeout"], values["env"]["max_worker_restarts"]  # act on a fault alone
+        # What acts on a fault alone changes no result.
+        del values["env"]["worker_timeout"], values["env"]["max_worker_restarts"]
+        del values["agent"]["max_skipped_updates"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
     def make_suite(self) -> "TaskSuite":

@@ -20,7 +20,11 @@ def record(env, actions):
     """Observations, rewards, dones and infos of steps with given actions ``[T, N, A]``, after a reset."""
     first = env.reset()
     steps = [env.step(action) for action in actions]
-    return [np.stack(column) for column in zip(*(step[:3] for step in steps), strict=True)], [s[3] for s in steps], first
+    return (
+        [np.stack(column) for column in zip(*(step[:3] for step in steps), strict=True)],
+        [s[3] for s in steps],
+        first,
+    )
 
 
 @pytest.fixture
