@@ -77,7 +77,7 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_config: MakeCon
         env = {"suite": "gym", "tasks": [f"faulty_tasks:Faulty-{fault}-v0"], "workers": workers, "horizon": 10}
         evaluation = {"every_env_steps": 1000, **changes.pop("evaluation", {})}
         env |= changes.pop("env", {})
-        return tiny_config(env=env, evaluation=evaluation, total_env_steps=100, **changes)
+        return tiny_config(env=env, evaluation=evaluation, total_env_steps=100, threads=1, **changes)
 
     return make
 
