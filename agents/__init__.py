@@ -2,7 +2,7 @@
 
 from agents.agent_file import AgentFileError
 from agents.balancers import Balancer, BalancerError, list_balancers, make_balancer, register_balancer
-from agents.errors import ConfigurationError
+from agents.errors import ConfigurationError, NonFiniteUpdate
 from agents.mtsac import MTSAC
 from agents.policies import MultiTaskPolicy
 
@@ -13,6 +13,7 @@ __all__ = [
     "BalancerError",
     "ConfigurationError",
     "MultiTaskPolicy",
+    "NonFiniteUpdate",
     "list_balancers",
     "make_balancer",
     "register_balancer",

@@ -5,14 +5,15 @@ SB3 pickles whatever JSON cannot hold. Here nothing needs it, and a file that as
 
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.save_util import load_from_zip_file, save_to_zip_file
+from stable_baselines3.common.save_util import save_to_zip_file
+
+from agents.untrusted import UntrustedError, read_archive, read_json, read_tensors
 
 FORMAT = 1
 _FIELDS = {
@@ -22,6 +23,7 @@ _FIELDS = {
     "action_space": dict,
     "num_timesteps": int,
     "n_updates": int,
+    "parts": list,
 }
 
 
@@ -47,34 +49,40 @@ def write_agent(path: str | Path, data: dict[str, Any], tensors: dict[str, Any])
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with open(partial, "wb") as file:
-        save_to_zip_file(file, data={"format": FORMAT, **data}, params=tensors)
+        save_to_zip_file(file, data={"format": FORMAT, **data, "parts": sorted(tensors)}, params=tensors)
     os.replace(partial, path)
     return path
 
 
-def read_agent(path: str | Path, device: torch.device | str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Data and tensors of an agent; unpickles nothing.
+def read_agent(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Data and tensors of an agent, on the host; unpickles nothing and writes nothing, whatever the file holds.
 
-    :raises AgentFileError: if the file is missing, broken, newer than this version, or holds a pickle
+    :raises AgentFileError: if the file is missing, broken, newer than this version, or holds anything else
     """
     path = Path(path)
     if not path.exists() and path.suffix != ".zip":
         path = path.with_name(path.name + ".zip")
+    if not path.exists():
+        raise AgentFileError(f"There is no agent at {path}.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            data = json.loads(archive.read("data"))
-        # `load_data=False`: SB3 would unpickle parts of `data`; tensors it reads with `weights_only=True`.
-        _, tensors, _ = load_from_zip_file(path, load_data=False, device=device)
-    except FileNotFoundError as error:
-        raise AgentFileError(f"There is no agent at {path}.") from error
-    except Exception as error:  # whatever a broken or hostile file provokes in zip, JSON or tensor readers
-        raise AgentFileError(f"{path} cannot be read as an agent ({type(error).__name__}: {error}).") from error
+        members = read_archive(path)
+        if "data" not in members:
+            raise UntrustedError("it holds no 'data'")
+        data = read_json(members["data"])
+        names = [name for name in members if name.endswith(".pth")]
+        tensors = {name.removesuffix(".pth"): read_tensors(members[name], f"'{name}'") for name in names}
+    except UntrustedError as error:
+        raise AgentFileError(f"{path} cannot be read as an agent: {error}.") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else None
-        raise AgentFileError(f"{path} is no agent file of format {FORMAT}, its format is {found!r}.")
+        raise AgentFileError(f"{path} is no agent file of format {FORMAT}, its format is {found!r:.40}.")
     for name, kind in _FIELDS.items():
-        if not isinstance(data.get(name), kind):
+        if not isinstance(data.get(name), kind) or isinstance(data[name], bool):
             raise AgentFileError(f"{path} is no whole agent file: '{name}' is missing or of the wrong kind.")
+    # A directory that lost an entry is a valid one: only the agent knows what belongs to it.
+    if sorted(tensors) != data["parts"]:
+        odd = sorted(map(str, set(tensors).symmetric_difference(map(str, data["parts"]))))
+        raise AgentFileError(f"{path} does not fit the agent it describes: one of the two lacks {odd!r:.200}.")
     return data, tensors
 
 
@@ -91,6 +99,12 @@ def space_to_json(space: spaces.Box) -> dict[str, Any]:
 
 
 def space_from_json(data: dict[str, Any]) -> spaces.Box:
-    """The Box that `space_to_json` wrote."""
-    dtype = np.dtype(data["dtype"])
-    return spaces.Box(np.array(data["low"], dtype), np.array(data["high"], dtype), dtype=dtype.type)
+    """The Box that `space_to_json` wrote.
+
+    :raises ValueError: for bounds that are no bounds
+    """
+    dtype = np.dtype({"float32": np.float32, "float64": np.float64}[data["dtype"]])
+    low, high = (np.array(data[name], dtype) for name in ("low", "high"))
+    if low.ndim != 1 or low.shape != high.shape or not (low <= high).all():
+        raise ValueError(f"bounds must be two lists of numbers, the lower first, found {low.shape} and {high.shape}")
+    return spaces.Box(low, high, dtype=dtype.type)

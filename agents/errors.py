@@ -1,11 +1,27 @@
 """Errors of the agent: one sentence with the bad value and what would be right."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 
 class ConfigurationError(ValueError):
     """A setting that cannot work, found before anything is built."""
+
+
+class NonFiniteUpdate(RuntimeError):
+    """Training that ended because too many updates in a row met numbers that are not finite.
+
+    :param sentence: which term of which task, and when
+    :param term: ``target``, ``critic loss``, ``critic gradient``, ``temperature``, ...
+    :param tasks: names of the tasks concerned
+    :param batch: the offending batch and what was computed from it, by name
+    """
+
+    def __init__(self, sentence: str, term: str, tasks: Sequence[str], batch: dict[str, np.ndarray]) -> None:
+        super().__init__(sentence)
+        self.term, self.tasks, self.batch = term, tuple(tasks), batch
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -26,6 +26,13 @@ TASK_TAGS = {
     "actor_balancer.weights": "balancer_weight_actor",
     "critic_balancer.gaps": "balancer_gap",
 }
+# Extremes over the tasks of such means: what to watch for values that run away, and for tasks that are left alone.
+RANGE_TAGS = {
+    "q_max_abs": (("train/q_max_abs", torch.amax),),
+    "temperature": (("train/temperature_min", torch.amin), ("train/temperature_max", torch.amax)),
+    "critic_balancer.weights": (("train/critic_balancer.weight_min", torch.amin),),
+    "actor_balancer.weights": (("train/actor_balancer.weight_min", torch.amin),),
+}
 
 
 class UpdateMetrics:
@@ -63,6 +70,8 @@ class UpdateMetrics:
             if value.ndim == 1 and name in TASK_TAGS:
                 rows = zip(task_names, value, seen, strict=True)
                 tags.update({f"{TASK_TAGS[name]}/{task}": float(v) for task, v, known in rows if known})
+            for tag, extreme in RANGE_TAGS.get(name, ()):
+                tags[tag] = float(extreme(value[seen]))
         return tags
 
 

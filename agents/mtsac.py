@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from agents.balancers import Balancer, make_balancer
 from agents.errors import ConfigurationError
+from agents.guard import make_guard
 from agents.layers import takes_grouped_parameters
 from agents.metrics import UpdateMetrics, with_prefix
 from agents.multitask import NOT_SAVED, MultiTaskAlgorithm
@@ -63,6 +64,8 @@ class MTSAC(MultiTaskAlgorithm):
     :param adam_epsilon: epsilon of every Adam (Meta-World+ uses 1e-5)
     :param jacobian: how task gradients are kept for a balancer: ``full``, written out ``[K, P]``; ``layerwise``, as
         factors of the layers; ``auto``, whichever costs less. The same gradients up to rounding
+    :param max_skipped_updates: updates in a row, skipped for a loss or gradient that is not finite, that end training
+        with `NonFiniteUpdate`
     :param precision: ``float32``, ``bfloat16``, or ``auto`` (bfloat16 where the processor has it)
     :param pipeline: simulate and learn at the same time; False alternates in SB3's order
     :param policy_kwargs: arguments of `MultiTaskPolicy`
@@ -105,6 +108,7 @@ class MTSAC(MultiTaskAlgorithm):
         actor_weight_decay: float = 0.0,
         adam_epsilon: float = 1e-5,
         jacobian: str = "auto",
+        max_skipped_updates: int = 20,
         precision: str = "float32",
         pipeline: bool = True,
         policy_kwargs: dict[str, Any] | None = None,
@@ -192,6 +196,7 @@ class MTSAC(MultiTaskAlgorithm):
         self._update_noise = self.generators.torch("update noise", self.device)
         self._task = torch.arange(self.num_tasks, device=self.device)
         self.metrics = UpdateMetrics()
+        self.guard = make_guard(settings["max_skipped_updates"], self.device)
         self.replay_buffer = None
         if self.env is not None:
             self._setup_memory()
@@ -279,8 +284,12 @@ class MTSAC(MultiTaskAlgorithm):
                 sample = self.replay_buffer.sample(batch_size or self.batch_size, tasks)
                 shape = (2, *sample.actions.shape)
                 noise = torch.randn(shape, generator=self._update_noise, device=self.device)
-                self.metrics.add(self.update(sample, noise, tasks), self.critic_balancer.group)
+                metrics = self.update(sample, noise, tasks)
                 self._n_updates += 1
+                if self.guard.end():
+                    self.metrics.add(metrics, self.critic_balancer.group)
+                if self.guard.stuck():
+                    raise self.guard.error(self.task_names, self._n_updates, self._task_gradient_norms)
 
     def update(self, sample: ReplaySample, noise: Tensor, tasks: Tensor | None = None) -> dict[str, Tensor]:
         """One update: critic, actor, temperatures, target critics.
@@ -300,9 +309,22 @@ class MTSAC(MultiTaskAlgorithm):
             target = critic_target(
                 self.actor, self.critic_target, sample.next_states, rewards, discounts, noise[0], temperatures, task
             )
+
+        self.guard.begin(
+            task=task,
+            states=sample.states,
+            actions=sample.actions,
+            rewards=rewards,
+            next_states=sample.next_states,
+            terminals=sample.terminals,
+            noise=noise.transpose(0, 1),
+            temperature=temperatures,
+            target=target,
+        )
+
         for_critic = (sample.states, sample.actions, target, task)
         critic = self._objective(self._critic_losses, self.critic, self.critic_balancer, for_critic, tasks)
-        critic_norm = self._descend(critic, self.critic_balancer, self.critic_optimizer)
+        critic_norm = self._descend(critic, self.critic_balancer, self.critic_optimizer, "critic")
 
         # The actor learns the tasks that the critic has learnt: a scheduler has picked them by now.
         for_actor = (sample.states, noise[1], temperatures, task)
@@ -310,19 +332,20 @@ class MTSAC(MultiTaskAlgorithm):
         if group is not None and tasks is None:
             for_actor = tuple(part[group] for part in for_actor)  # type: ignore[assignment]
         actor = self._objective(self._actor_losses, self.actor, self.actor_balancer, for_actor, group)
-        actor_norm = self._descend(actor, self.actor_balancer, self.actor_optimizer)
+        actor_norm = self._descend(actor, self.actor_balancer, self.actor_optimizer, "actor")
 
         log_probabilities = actor.metrics["log_probability"]
-        temperature_losses = self.temperature.descend(self.temperature_optimizer, log_probabilities, group)
+        temperature_losses = self.temperature.descend(self.temperature_optimizer, log_probabilities, self.guard, group)
 
         with torch.no_grad():
-            torch._foreach_lerp_(*self._polyak, self.tau)
+            self.guard.follow(*self._polyak, self.tau)
         return {
             "critic_loss": critic.losses,
             "actor_loss": actor.losses,
             "temperature": all_temperatures,
             "temperature_loss": temperature_losses,
             "q_value": critic.metrics["q_value"],
+            "q_max_abs": critic.metrics["q_max_abs"],
             "entropy": -log_probabilities,
             "critic_gradient_norm": critic_norm,
             "actor_gradient_norm": actor_norm,
@@ -367,15 +390,31 @@ class MTSAC(MultiTaskAlgorithm):
             task_names=self.task_names,
         )
 
-    def _descend(self, objective: TaskObjective, balancer: Balancer, optimizer: torch.optim.Optimizer) -> Tensor:
+    def _descend(
+        self, objective: TaskObjective, balancer: Balancer, optimizer: torch.optim.Optimizer, name: str
+    ) -> Tensor:
         """One balanced step of one optimizer; returns the norm of the balanced gradient before clipping."""
-        balancer.backward(objective)
+        if not self.guard.balance(balancer, objective, name):
+            return torch.full((), torch.nan, device=self.device)
         limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
         norm = nn.utils.clip_grad_norm_(list(objective.parameters.values()), limit, foreach=True)
-        optimizer.step()
+        self.guard.step(optimizer, balancer, norm, name)
         if balancer.wants_after:
-            balancer.observe(objective.losses_now())
+            self.guard.observe(balancer, objective, name)
         return norm
+
+    def _task_gradient_norms(self, name: str) -> Tensor:
+        """Norms ``[K]`` of the task gradients of the latest update's ``critic`` or ``actor`` loss, computed again."""
+        batch = dict(self.guard.seen)
+        present = torch.zeros(self.num_tasks, dtype=torch.bool)
+        present[batch["task"].cpu()] = True
+        if name == "critic":
+            inputs = (batch["states"], batch["actions"], batch["target"], batch["task"])
+            objective = self._objective(self._critic_losses, self.critic, self.critic_balancer, inputs, present)
+        else:
+            inputs = (batch["states"], batch["noise"][:, 1], batch["temperature"], batch["task"])
+            objective = self._objective(self._actor_losses, self.actor, self.actor_balancer, inputs, present)
+        return torch.stack([rows.square().sum(1) for _, rows in objective.blocks()]).sum(0).sqrt()
 
     def _parts(self) -> dict[str, Any]:
         return {

@@ -3,7 +3,7 @@
 The face is Stable-Baselines3's. A subclass says what is learnt: it builds its parts and implements `train`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from typing_extensions import Self
 
 from agents.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
 from agents.errors import ConfigurationError
+from agents.guard import UpdateGuard
 from agents.metrics import UpdateMetrics
 from agents.normalize import RewardScale
 from agents.policies import MultiTaskPolicy
 from agents.progress import TaskProgress
 from agents.randomness import Generators
 from agents.replay import TaskReplayBuffer
+from agents.settings import refuse_unknown
+from agents.untrusted import load_optimizer, refuse_absurd
 
 # Arguments of a constructor that belong to a session, not to the agent.
 NOT_SAVED = frozenset(
@@ -35,8 +38,8 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
     """An SB3 off-policy algorithm that learns K tasks at once.
 
     A subclass sets `settings`, `pipeline` and `generators` in its constructor; its `_setup_model` builds `policy`,
-    `reward_scale` and `metrics`, calls `_setup_memory` where there is an environment, and can be left out of the
-    constructor by ``_init_setup_model=False``.
+    `reward_scale`, `metrics` and `guard`, calls `_setup_memory` where there is an environment, and can be left out of
+    the constructor by ``_init_setup_model=False``.
     """
 
     policy: MultiTaskPolicy
@@ -45,6 +48,7 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
     pipeline: bool
     reward_scale: RewardScale
     metrics: UpdateMetrics
+    guard: UpdateGuard
     _exploration: torch.Generator
     train_freq: int
     replay_buffer: TaskReplayBuffer | None  # type: ignore[assignment]
@@ -194,6 +198,7 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
     def dump_logs(self) -> None:
         """Write the log: SB3's tags, one tag per task, and the means of all updates since the last call."""
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/skipped_updates", self.guard.state_dict()["skipped"])
         for tag, value in self.metrics.flush(self.task_names).items():
             self.logger.record(tag, value)
         for tag, values in (
@@ -203,6 +208,11 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
             for task, value in zip(self.task_names, values.tolist(), strict=True):
                 if not np.isnan(value):
                     self.logger.record(f"{tag}/{task}", value)
+        restarts = getattr(self.env, "restarts", None)
+        if restarts is not None:
+            self.logger.record("env/restarts", restarts.total)
+            for task in (task for task, count in restarts.by_task.items() if count):
+                self.logger.record(f"env_restarts/{task}", restarts.by_task[task])
         super().dump_logs()
 
     # ------------------------------------------------------------------ files
@@ -239,31 +249,55 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
         :param kwargs: settings to change
         :raises AgentFileError: if the file is no agent, or its tensors do not fit
         """
-        data, tensors = read_agent(path, device)
+        refuse_unknown(cls.__name__, kwargs, cls)
+        data, tensors = read_agent(path)
         foreign = sorted(NOT_SAVED & data["settings"].keys())
         if foreign:
             raise AgentFileError(f"{path} sets '{foreign[0]}', which belongs to a session and not to an agent.")
-        model = cls(**{**data["settings"], **kwargs, "device": device, "_init_setup_model": False})
-        model.task_names = tuple(data["task_names"])
-        model.observation_space, model.action_space = (
-            space_from_json(data[name]) for name in ("observation_space", "action_space")
-        )
-        model._setup_model()
-        if env is not None:
-            model.set_env(env)
-            model.set_random_seed(model.seed)
         try:
+            refuse_absurd(data)
+            model = cls(**{**data["settings"], **kwargs, "device": device, "_init_setup_model": False})
+            model.task_names = tuple(data["task_names"])
+            model.observation_space, model.action_space = (
+                space_from_json(data[name]) for name in ("observation_space", "action_space")
+            )
+            model._refuse_other_shapes(tensors)
+            model._setup_model()
             for name, part in model._parts().items():
                 if not name.endswith("_optimizer"):
                     part.load_state_dict(tensors[name])
                 elif name in tensors:
-                    # Moments come from the file, rates and the like from the settings that the caller may have changed.
-                    groups = part.state_dict()["param_groups"]
-                    part.load_state_dict({**tensors[name], "param_groups": groups})
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise AgentFileError(f"{path} does not fit the agent it describes: {error}") from error
+                    load_optimizer(part, tensors[name])
+        except ConfigurationError as error:
+            if kwargs:  # what the caller asked for may be the reason
+                raise
+            reason = str(error).rstrip(".")
+            raise AgentFileError(f"{path} describes no agent of this version: {reason}.") from error
+        except Exception as error:  # whatever settings and tensors that contradict each other provoke
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise AgentFileError(f"{path} does not fit the agent it describes ({reason:.300}).") from error
+        if env is not None:
+            model.set_env(env)
+            model.set_random_seed(model.seed)
         model.num_timesteps, model._n_updates = data["num_timesteps"], data["n_updates"]
         return model
+
+    def _refuse_other_shapes(self, tensors: Mapping[str, Any]) -> None:
+        """Compare the policy's tensors with what the settings describe, before that is given any memory.
+
+        :raises ValueError: for the first that differs
+        """
+        with torch.device("meta"):
+            policy = MultiTaskPolicy(
+                self.observation_space,  # type: ignore[arg-type]
+                self.action_space,  # type: ignore[arg-type]
+                num_tasks=self.num_tasks,
+                **self.policy_kwargs,
+            )
+        for name, expected in policy.state_dict().items():
+            found = tensors["policy"][name]
+            if found.shape != expected.shape:
+                raise ValueError(f"'{name}' has shape {list(found.shape)}, its settings say {list(expected.shape)}")
 
     def save_replay_buffer(self, path: Any) -> None:
         """Refused: SB3 would write a pickle.

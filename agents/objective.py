@@ -192,6 +192,10 @@ class TaskObjective:
         self._losses = self._spread(losses.detach(), float("nan"))
         self._metrics = {name: self._spread(value.detach(), float("nan")) for name, value in metrics.items()}
 
+    def present_only(self, values: Tensor) -> Tensor:
+        """Values ``[K]`` with zeros for the tasks that are not present, whose losses are NaN and mean nothing."""
+        return values if self.present is None else torch.where(self.present.to(values.device), values, 0.0)
+
     def _spread(self, values: Tensor, missing: float = 0.0) -> Tensor:
         """Values of the tasks that are present as values of all K."""
         if self.rows is None:

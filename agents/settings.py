@@ -22,6 +22,14 @@ NOT_OFFERED = {
     "target_update_interval": "target critics follow at every update, as fast as tau says",
 }
 
+_WHOLE_NUMBERS = (
+    ("buffer_size", 1),
+    ("train_freq", 1),
+    ("learning_starts", 0),
+    ("gradient_steps", 0),
+    ("max_skipped_updates", 1),
+)
+
 # Name, smallest value, whether that value itself is allowed, largest value.
 _NUMBERS = (
     ("gamma", 0.0, False, 1.0),
@@ -50,7 +58,7 @@ def refuse_bad_settings(settings: dict[str, Any]) -> None:
 
     :raises ConfigurationError: naming the setting, the value, and what would be right
     """
-    for name, least in (("buffer_size", 1), ("train_freq", 1), ("learning_starts", 0), ("gradient_steps", 0)):
+    for name, least in _WHOLE_NUMBERS:
         if not _whole(settings[name]) or settings[name] < least:
             raise ConfigurationError(f"{name} must be a whole number of at least {least}, found {settings[name]!r}.")
     for name, lowest, included, highest in _NUMBERS:

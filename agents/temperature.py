@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.errors import ConfigurationError, unknown_name
+from agents.guard import UpdateGuard
 
 TEMPERATURES = ("per_task", "shared")
 
@@ -40,31 +41,36 @@ class Temperature(nn.Module):
         return -self.log_alpha.expand(self.num_tasks) * (log_probabilities.detach() + self.target_entropy)
 
     def descend(
-        self, optimizer: torch.optim.Optimizer, log_probabilities: Tensor, group: Tensor | None = None
+        self,
+        optimizer: torch.optim.Optimizer,
+        log_probabilities: Tensor,
+        guard: UpdateGuard,
+        group: Tensor | None = None,
     ) -> Tensor:
         """One step of the temperatures, each task's own or the shared one for the mean task; returns losses ``[K]``.
 
         :param log_probabilities: ``[K]``
+        :param guard: of the update that this step belongs to
         :param group: tasks at work, boolean ``[K]``, None for all. The temperatures of the others stay as they are, and
             their losses are NaN
         """
         if group is None:
             losses = self.losses(log_probabilities)
-            self._step(optimizer, losses, self.num_tasks)
+            self._step(optimizer, losses, self.num_tasks, guard)
             return losses.detach()
         at_work = group.to(log_probabilities.device)
         losses = self.losses(torch.where(at_work, log_probabilities, -self.target_entropy))  # at rest: no change wanted
         before = self._state(optimizer) if len(self.log_alpha) > 1 else []
-        self._step(optimizer, losses, int(group.sum()))
+        self._step(optimizer, losses, int(group.sum()), guard)
         for values, kept in before:
             values.copy_(torch.where(at_work, values, kept))
         return torch.where(at_work, losses.detach(), float("nan"))
 
-    def _step(self, optimizer: torch.optim.Optimizer, losses: Tensor, num_tasks: int) -> None:
-        if self.learned:
+    def _step(self, optimizer: torch.optim.Optimizer, losses: Tensor, num_tasks: int, guard: UpdateGuard) -> None:
+        if self.learned and guard.passes("temperature loss", losses.detach()):
             optimizer.zero_grad()
             (losses.sum() / num_tasks if len(self.log_alpha) == 1 else losses.sum()).backward()
-            optimizer.step()
+            guard.step_temperature(optimizer)
 
     def _state(self, optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, Tensor]]:
         """What a step changes of every task, with a copy of it as it is."""

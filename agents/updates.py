@@ -45,7 +45,12 @@ def critic_losses(
 ) -> Losses:
     """Critic loss of every task ``[G]``."""
     outputs = call(critic, parameters, states, actions, task)
-    metrics = {"q_value": critic.value.values(outputs).mean((0, 2)), "target_variance": target.var(-1, correction=0)}
+    values = critic.value.values(outputs)
+    metrics = {
+        "q_value": values.mean((0, 2)),
+        "q_max_abs": values.detach().abs().amax((0, 2)),
+        "target_variance": target.var(-1, correction=0),
+    }
     return critic.value.losses(outputs, target), metrics
 
 

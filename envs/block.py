@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from .episodes import EnvRecipe, EnvSlot, StepArrays
-from .errors import EnvironmentFault
+from .faults import Fault
+
+_BUILDING = "could not be built"
 
 
 class EnvBlock:
@@ -14,43 +17,65 @@ class EnvBlock:
 
     :param recipes: the environments to build, any rows of the vector.
     :param arrays: the numbers of the whole vector; only the rows of ``recipes`` are touched.
+    :raises EnvironmentFault: when one cannot be built.
     """
 
     def __init__(self, recipes: Sequence[EnvRecipe], arrays: StepArrays) -> None:
         self.arrays = arrays
-        self.slots: list[EnvSlot] = []
+        self.recipes = {recipe.index: recipe for recipe in recipes}
+        self.slots: dict[int, EnvSlot] = {}  # by row of the vector
         try:
             for recipe in recipes:
-                self.slots.append(self._guard(recipe.task, "could not be built", EnvSlot, recipe, arrays))
+                try:
+                    self.slots[recipe.index] = EnvSlot(recipe, arrays)
+                except Exception as error:
+                    raise Fault.of(recipe.index, recipe.task, _BUILDING, error).error() from error
         except BaseException:
             self.close()
             raise
-        self._by_index = {slot.index: slot for slot in self.slots}
 
-    @staticmethod
-    def _guard(task: str, what: str, function: Callable[..., Any], *args: Any) -> Any:
-        try:
-            return function(*args)
-        except Exception as error:
-            raise EnvironmentFault(f"task {task!r} {what}: {type(error).__name__}: {error}") from error
-
-    def reset(self, seed: int | None = None) -> None:
+    def reset(self, seed: int | None = None) -> list[Fault]:
         """Begin an episode everywhere; ``seed`` restarts the goal streams first."""
-        for slot in self.slots:
+        for slot in self.slots.values():
             if seed is not None:
                 slot.schedule.reseed(seed)
             slot.schedule.restart()
-            self._guard(slot.task, "raised in reset", slot.reset)
+        return self._each("raised in reset", EnvSlot.reset)
 
-    def step(self) -> None:
-        """One step everywhere, with the actions in the arrays."""
-        slot = None
-        try:
-            for slot in self.slots:
-                slot.step()
-        except Exception as error:
-            task = slot.task if slot is not None else "?"
-            raise EnvironmentFault(f"task {task!r} raised in step: {type(error).__name__}: {error}") from error
+    def step(self) -> list[Fault]:
+        """One step everywhere, with the actions in the arrays; a fault of one environment keeps no other from it."""
+        return self._each("raised in step", EnvSlot.step)
+
+    def _each(self, what: str, function: Callable[[EnvSlot], None]) -> list[Fault]:
+        faults: list[Fault] = []
+        busy = self.arrays.busy
+        for slot in self.slots.values():
+            busy[slot.index] = True
+            try:
+                function(slot)
+            except Exception as error:
+                faults.append(Fault.of(slot.index, slot.task, what, error))
+            busy[slot.index] = False
+        return faults
+
+    def restart(self, rows: Sequence[int], seeds: Sequence[int]) -> list[Fault]:
+        """Build environments anew, with new streams of goals, and begin an episode in each.
+
+        :param rows: rows of the vector.
+        :param seeds: of the new streams, one per row.
+        """
+        faults: list[Fault] = []
+        for row, seed in zip(rows, seeds, strict=True):
+            recipe, what = self.recipes[row], _BUILDING
+            _close(self.slots[row])
+            recipe.schedule.reseed(seed)
+            try:
+                slot = self.slots[row] = EnvSlot(recipe, self.arrays)
+                what = "raised in reset"
+                slot.reset()
+            except Exception as error:
+                faults.append(Fault.of(row, recipe.task, what, error))
+        return faults
 
     def start_step(self) -> None:
         """Nothing to start: without workers the step is taken when it is waited for."""
@@ -60,7 +85,7 @@ class EnvBlock:
     def call(self, method: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
         """Call one of the ``do_*`` methods for each of ``indices``."""
         function = getattr(self, "do_" + method)
-        return [function(self._by_index[index], *args, **kwargs) for index in indices]
+        return [function(self.slots[index], *args, **kwargs) for index in indices]
 
     @staticmethod
     def do_get_attr(slot: EnvSlot, name: str) -> Any:
@@ -98,9 +123,12 @@ class EnvBlock:
 
     def close(self) -> None:
         """Close every environment; a fault while closing one does not keep the others open."""
-        slots, self.slots = self.slots, []
-        for slot in slots:
-            try:
-                slot.env.close()
-            except Exception:  # nothing useful can be done with a simulator that fails to close
-                continue
+        slots, self.slots = self.slots, {}
+        for slot in slots.values():
+            _close(slot)
+
+
+def _close(slot: EnvSlot) -> None:
+    # Nothing useful can be done with a simulator that fails to close.
+    with contextlib.suppress(Exception):
+        slot.env.close()

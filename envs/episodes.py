@@ -131,7 +131,7 @@ class StepArrays:
     ``actions`` [N, A] float32; ``observations``, ``terminal`` [N, S+K] float32; ``rewards`` [N] float32; per episode
     ``returns`` float64, ``lengths`` int64, ``goals`` (of the running episode) and ``ended_goals`` (of the one that just
     ended) int64; flags [N] bool: ``terminated``, ``truncated``, ``success`` (this step), ``solved`` (any step so far of
-    the episode that this step belongs to).
+    the episode that this step belongs to), ``busy`` (being stepped at this moment: what a dead process was doing).
 
     :param num_envs: N.
     :param obs_size: S + K.
@@ -151,6 +151,7 @@ class StepArrays:
     truncated: np.ndarray
     success: np.ndarray
     solved: np.ndarray
+    busy: np.ndarray
 
     def __init__(self, num_envs: int, obs_size: int, action_size: int, buffer: Any = None) -> None:
         shape = (num_envs, obs_size, action_size)
@@ -173,7 +174,7 @@ class StepArrays:
             ("observations", np.float32, matrix),
             ("terminal", np.float32, matrix),
             ("rewards", np.float32, row),
-            *[(name, np.bool_, row) for name in ("terminated", "truncated", "success", "solved")],
+            *[(name, np.bool_, row) for name in ("terminated", "truncated", "success", "solved", "busy")],
         ]
 
     @classmethod

@@ -16,7 +16,7 @@ class SuiteError(ValueError):
 class EnvironmentFault(RuntimeError):
     """An environment failed while running: it raised, hung, died or returned a value that is not finite.
 
-    The message names the task. The vector environment that raised it is closed.
+    The message names the task. The vector environment that raised it is closed: it had no restart left.
     """
 
 

@@ -17,6 +17,7 @@ from gymnasium import spaces
 
 from .episodes import GoalSchedule, StepArrays, goal_generator
 from .errors import SuiteError
+from .faults import Fault
 from .suite import TaskSuite, check_horizon, check_integer, observation_box
 
 STEP_LENGTH = 0.1  # units per step at full action
@@ -62,13 +63,21 @@ class PointMasses:
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
         self._solved = np.zeros(num_envs, np.bool_)
 
-    def reset(self, seed: int | None = None) -> None:
+    def reset(self, seed: int | None = None) -> list[Fault]:
         """Begin an episode everywhere; ``seed`` restarts the goal streams first."""
         for schedule in self.schedules:
             if seed is not None:
                 schedule.reseed(seed)
             schedule.restart()
         self._begin(range(len(self.schedules)))
+        return []
+
+    def restart(self, rows: Sequence[int], seeds: Sequence[int]) -> list[Fault]:
+        """Begin an episode of a new stream of goals in some environments."""
+        for row, seed in zip(rows, seeds, strict=True):
+            self.schedules[row].reseed(seed)
+        self._begin(rows)
+        return []
 
     def _begin(self, rows: Sequence[int]) -> None:
         for i in rows:
@@ -84,8 +93,8 @@ class PointMasses:
     def start_step(self) -> None:
         """Nothing to start: the step is taken when it is waited for."""
 
-    def wait_step(self) -> None:
-        """One step of all environments."""
+    def wait_step(self) -> list[Fault]:
+        """One step of all environments; nothing can go wrong with a point."""
         arrays = self.arrays
         self.positions += self.step_lengths * np.clip(arrays.actions, -1.0, 1.0)
         np.clip(self.positions, -ARENA, ARENA, out=self.positions)
@@ -102,6 +111,7 @@ class PointMasses:
             arrays.truncated |= arrays.success
         if arrays.truncated.any():
             self._finish(np.flatnonzero(arrays.truncated))
+        return []
 
     def _finish(self, rows: np.ndarray) -> None:
         arrays = self.arrays

@@ -67,6 +67,7 @@ class TaskSuite:
         stop_at_success: bool = False,
         render_mode: str | None = None,
         worker_timeout: float = 60.0,
+        max_restarts: int = 0,
     ) -> MultiTaskVecEnv:
         """Build N = K x copies environments.
 
@@ -80,6 +81,9 @@ class TaskSuite:
         :param stop_at_success: end an episode at its first success (reported as truncated, not as terminal).
         :param render_mode: ``"rgb_array"`` to allow images.
         :param worker_timeout: seconds after which a silent worker counts as hanging.
+        :param max_restarts: faults (an environment that raises or returns numbers that are not finite, a worker that
+            hangs or dies) after which environments are built anew; the next one ends the vector. A sweep takes none:
+            it would lose goals.
         :raises SuiteError: for an argument out of range, or when images are asked for that cannot be drawn here.
         """
         from .vector import MultiTaskVecEnv  # brings SB3 and torch, which a worker process must not load
@@ -92,6 +96,9 @@ class TaskSuite:
         check_choice("render_mode", render_mode, (None, "rgb_array"))
         if worker_timeout <= 0:
             raise SuiteError(f"worker_timeout must be a positive number of seconds, found {worker_timeout!r}")
+        check_integer("max_restarts", max_restarts, least=0)
+        if max_restarts and goal_order == "sweep":
+            raise SuiteError(f"max_restarts must be 0 for a sweep, which counts its goals, found {max_restarts}")
         if render_mode is not None and self.opengl != "none":
             choose_gl(required=self.opengl == "required")  # here, so that every worker inherits the answer
         schedules = [
@@ -102,7 +109,15 @@ class TaskSuite:
         ]
         backend = self._backend(seed, schedules, horizons, stop_at_success, render_mode, workers, worker_timeout)
         return MultiTaskVecEnv(
-            self.task_names, copies, self.observation_space, self.action_space, max(horizons), backend, render_mode
+            self.task_names,
+            copies,
+            self.observation_space,
+            self.action_space,
+            max(horizons),
+            backend,
+            render_mode,
+            seed,
+            max_restarts,
         )
 
     def _backend(

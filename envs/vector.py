@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 
 from .episodes import StepArrays
 from .errors import EnvironmentFault, SuiteError, check_seed
+from .faults import Fault, RestartBudget, rows_of
 
 
 class Backend(Protocol):
@@ -21,9 +22,10 @@ class Backend(Protocol):
 
     arrays: StepArrays
 
-    def reset(self, seed: int | None = None) -> None: ...
+    def reset(self, seed: int | None = None) -> list[Fault]: ...
     def start_step(self) -> None: ...
-    def wait_step(self) -> None: ...
+    def wait_step(self) -> list[Fault]: ...
+    def restart(self, rows: Sequence[int], seeds: Sequence[int]) -> list[Fault]: ...
     def call(self, method: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]: ...
     def close(self) -> None: ...
 
@@ -38,6 +40,11 @@ class MultiTaskVecEnv(VecEnv):
     number) and ``episode`` as SB3's Monitor writes it (``r`` raw return, ``l`` length in steps, ``t`` seconds since
     construction).
 
+    An environment that fails is built anew as long as `max_restarts` allows, with a fresh stream of goals. The step
+    that was lost is reported as one that changed nothing and was cut off: the last state and the last reward again,
+    truncated, with the sentence about it as ``infos[i]["fault"]`` and without ``episode`` and ``is_success``, since no
+    episode came to its end. So it is bootstrapped through, and no statistic counts it.
+
     :param task_names: the K task names.
     :param copies: environments per task.
     :param observation_space: float32 Box [S + K].
@@ -45,6 +52,8 @@ class MultiTaskVecEnv(VecEnv):
     :param horizon: longest episode in steps.
     :param backend: what moves the environments; this object closes it.
     :param render_mode: ``None`` or ``"rgb_array"``.
+    :param seed: from which the fresh streams of goals come.
+    :param max_restarts: faults to get over before one ends the vector.
     """
 
     def __init__(
@@ -56,6 +65,8 @@ class MultiTaskVecEnv(VecEnv):
         horizon: int,
         backend: Backend,
         render_mode: str | None = None,
+        seed: int = 0,
+        max_restarts: int = 0,
     ) -> None:
         self.task_names = tuple(task_names)
         self.num_tasks = len(self.task_names)
@@ -65,11 +76,14 @@ class MultiTaskVecEnv(VecEnv):
         self._backend, self._arrays = backend, backend.arrays
         self._requested_render_mode = render_mode
         self._pending = self._closed = False
+        self._seed = seed
         self._next_seed: int | None = None
+        self.restarts = RestartBudget(self.task_names, max_restarts)
         self._started = time.time()
         super().__init__(self.num_tasks * copies, observation_space, action_space)
         one_hot = np.eye(self.num_tasks, dtype=np.float32)[self.task_of_env]
         self._arrays.observations[:, -self.num_tasks :] = one_hot
+        self._before = (self._arrays.observations.copy(), self._arrays.rewards.copy())
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Restart, at the next reset, every environment's stream of goals from ``seed``; ``None`` changes nothing.
@@ -88,8 +102,8 @@ class MultiTaskVecEnv(VecEnv):
         self._check_open()
         self._drain()
         seed, self._next_seed = self._next_seed, None
-        self._guard(self._backend.reset, seed)
-        self._check_finite(self._arrays.observations, "an observation", "reset")
+        self._seed = self._seed if seed is None else seed
+        self._recover(self._guard(self._backend.reset, seed), "reset")
         self.reset_infos = [{"goal": int(goal)} for goal in self._arrays.goals]
         self._reset_seeds()
         self._reset_options()
@@ -104,6 +118,8 @@ class MultiTaskVecEnv(VecEnv):
         if self._pending:
             raise RuntimeError("step_async was called twice without step_wait in between")
         self._take_actions(np.asarray(actions))
+        for kept, now in zip(self._before, (self._arrays.observations, self._arrays.rewards), strict=True):
+            kept[:] = now  # a step that is lost will be reported as one that changed nothing
         self._guard(self._backend.start_step)
         self._pending = True
 
@@ -112,26 +128,35 @@ class MultiTaskVecEnv(VecEnv):
         self._check_open()
         if not self._pending:
             raise RuntimeError("step_wait was called without step_async")
-        self._guard(self._backend.wait_step)
+        faults = self._guard(self._backend.wait_step)
         self._pending = False
         arrays = self._arrays
+        lost = self._recover(faults, "step")
+        for i in lost:
+            self._report_lost_step(i)
         dones = arrays.terminated | arrays.truncated
-        self._check_finite(arrays.observations, "an observation", "step")
-        self._check_finite(arrays.rewards, "a reward", "step")
-        if dones.any():
-            self._check_finite(arrays.terminal[dones], "an observation", "step", np.flatnonzero(dones))
-        infos = self._infos(dones)
+        infos = self._infos(dones, lost)
         return arrays.observations.copy(), arrays.rewards.copy(), dones, infos
 
-    def _infos(self, dones: np.ndarray) -> list[dict[str, Any]]:
+    def _report_lost_step(self, i: int) -> None:
+        arrays, (observations, rewards) = self._arrays, self._before
+        arrays.terminal[i], arrays.rewards[i] = observations[i], rewards[i]
+        arrays.terminated[i], arrays.truncated[i] = False, True
+        arrays.success[i] = arrays.solved[i] = False
+
+    def _infos(self, dones: np.ndarray, lost: Mapping[int, str]) -> list[dict[str, Any]]:
         arrays = self._arrays
         infos: list[dict[str, Any]] = [
             {"success": success, "TimeLimit.truncated": truncated}
             for success, truncated in zip(arrays.success.tolist(), arrays.truncated.tolist(), strict=True)
         ]
-        for i in np.flatnonzero(dones):
+        for i in np.flatnonzero(dones).tolist():
             info = infos[i]
             info["terminal_observation"] = arrays.terminal[i].copy()
+            self.reset_infos[i] = {"goal": int(arrays.goals[i])}
+            if i in lost:
+                info["fault"] = lost[i]
+                continue
             info["is_success"] = bool(arrays.solved[i])
             info["success_at_end"] = info["success"]
             info["goal"] = int(arrays.ended_goals[i])
@@ -140,7 +165,6 @@ class MultiTaskVecEnv(VecEnv):
                 "l": int(arrays.lengths[i]),
                 "t": round(time.time() - self._started, 6),
             }
-            self.reset_infos[i] = {"goal": int(arrays.goals[i])}
         return infos
 
     def state_dict(self) -> dict[str, Any]:
@@ -149,7 +173,8 @@ class MultiTaskVecEnv(VecEnv):
         Exact at an episode boundary only, for the simulators themselves are not saved: every environment must have just
         been reset (its saved ``length`` is 0), as all of Meta-World's are when their common horizon ends.
         """
-        return {"task_names": list(self.task_names), "envs": self._call("state", range(self.num_envs))}
+        envs = self._call("state", range(self.num_envs))
+        return {"task_names": list(self.task_names), "envs": envs, "restarts": self.restarts.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
         """Undo :meth:`state_dict`: every environment begins the episode of its saved goal.
@@ -165,6 +190,7 @@ class MultiTaskVecEnv(VecEnv):
             )
         for index, saved in enumerate(state["envs"]):
             self._backend.call("load_state", [index], saved)
+        self.restarts.load_state_dict(state["restarts"])
         self.reset_infos = [{"goal": int(goal)} for goal in self._arrays.goals]
         return self._arrays.observations.copy()
 
@@ -225,8 +251,8 @@ class MultiTaskVecEnv(VecEnv):
 
     def _drain(self) -> None:
         if self._pending:
-            self._guard(self._backend.wait_step)
             self._pending = False
+            self._recover(self._guard(self._backend.wait_step), "step")
 
     def _check_open(self) -> None:
         if self._closed:
@@ -242,16 +268,45 @@ class MultiTaskVecEnv(VecEnv):
                 f"the action of environment {i} (task {self._task(i)!r}) must be finite, found {actions[i].tolist()}"
             )
 
-    def _check_finite(self, values: np.ndarray, what: str, when: str, rows: np.ndarray | None = None) -> None:
-        if np.isfinite(values).all():
-            return
-        bad, column = (int(axis[0]) for axis in np.nonzero(~np.isfinite(values.reshape(len(values), -1))))
-        i = bad if rows is None else int(rows[bad])
-        value, place = values.reshape(len(values), -1)[bad, column], f" at entry {column}" if values.ndim > 1 else ""
-        self.close()
-        raise EnvironmentFault(
-            f"task {self._task(i)!r} (environment {i}) returned {what} that is not finite in {when}: {value}{place}"
-        )
+    def _recover(self, faults: list[Fault], when: str) -> dict[int, str]:
+        """Build anew what failed, until all environments stand at the beginning or within an episode.
+
+        :param faults: those that the backend noticed
+        :return: what happened, by row of every environment that was built anew
+        :raises EnvironmentFault: when no restart is left
+        """
+        lost: dict[int, str] = {}
+        faults = faults + self._not_finite(when, except_rows=rows_of(faults))
+        while faults:
+            for fault in faults:
+                self._guard(self.restarts.spend, fault)
+                lost |= dict.fromkeys(fault.rows, fault.sentence)
+            rows = rows_of(faults)
+            seed = self.restarts.fresh_seed(self._seed)
+            faults = self._guard(self._backend.restart, rows, [seed] * len(rows))
+            faults += self._not_finite("reset", except_rows=rows_of(faults))
+        return lost
+
+    def _not_finite(self, when: str, except_rows: Sequence[int]) -> list[Fault]:
+        """One fault for every environment with a number that is not finite."""
+        arrays, everywhere = self._arrays, np.arange(self.num_envs)
+        parts = [("an observation", arrays.observations, everywhere)]
+        if when == "step":
+            ended = np.flatnonzero(arrays.terminated | arrays.truncated)
+            parts += [("a reward", arrays.rewards, everywhere), ("an observation", arrays.terminal[ended], ended)]
+        faults: dict[int, Fault] = {}
+        for what, values, rows in parts:
+            if np.isfinite(values).all():
+                continue
+            for place in np.argwhere(~np.isfinite(values)).tolist():
+                i, value = int(rows[place[0]]), values[tuple(place)]
+                if i in except_rows or i in faults:
+                    continue
+                entry = f" at entry {place[1]}" if values.ndim > 1 else ""
+                who = f"task {self._task(i)!r} (environment {i})"
+                sentence = f"{who} returned {what} that is not finite in {when}: {value}{entry}"
+                faults[i] = Fault((i,), (self._task(i),), sentence)
+        return list(faults.values())
 
     def _task(self, index: int) -> str:
         return self.task_names[self.task_of_env[index]]

@@ -52,7 +52,7 @@ def _serve(pipe: Connection, memory_fd: int) -> None:
         while True:
             message = pipe.recv_bytes()
             if message == STEP:
-                _run(pipe, block.step)
+                _tell(pipe, block.step())
             else:
                 _obey(pipe, block, pickle.loads(message))
     finally:
@@ -74,41 +74,33 @@ def _build(pipe: Connection, memory_fd: int) -> Any:
         arrays = StepArrays(*shape, buffer=mmap.mmap(memory_fd, StepArrays.nbytes(*shape)))
         block = EnvBlock(recipes, arrays)
     except Exception as error:
-        _report(pipe, error)
+        pipe.send_bytes(_error_reply(error))
         return None
     pipe.send_bytes(DONE)
     return block
 
 
-def _run(pipe: Connection, function: Any, *args: Any) -> None:
-    try:
-        function(*args)
-    except Exception as error:
-        _report(pipe, error)
-    else:
-        pipe.send_bytes(DONE)
+def _tell(pipe: Connection, faults: list[Any]) -> None:
+    """Say that it is done, or what went wrong."""
+    pipe.send_bytes(pickle.dumps(("faults", [fault.to_travel() for fault in faults])) if faults else DONE)
 
 
 def _obey(pipe: Connection, block: Any, command: tuple[str, Any, tuple[Any, ...], dict[str, Any]]) -> None:
     name, indices, args, kwargs = command
-    if name == "reset":
-        _run(pipe, block.reset, *args)
+    if name in ("reset", "restart"):
+        _tell(pipe, getattr(block, name)(*args))
         return
     try:
         reply = pickle.dumps(("value", block.call(name, indices, *args, **kwargs)))
     except Exception as error:
-        reply = _error_reply("error", error)
+        reply = _error_reply(error)
     pipe.send_bytes(reply)
 
 
-def _report(pipe: Connection, error: Exception) -> None:
-    pipe.send_bytes(_error_reply("fault", error))
-
-
-def _error_reply(kind: str, error: Exception) -> bytes:
+def _error_reply(error: Exception) -> bytes:
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # some exceptions cannot travel; their words can
         error = RuntimeError(f"{type(error).__name__}: {error}")
-    return pickle.dumps((kind, error, text))
+    return pickle.dumps(("error", error, text))

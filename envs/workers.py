@@ -17,7 +17,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from .episodes import EnvRecipe, StepArrays
-from .errors import EnvironmentFault, SuiteError
+from .errors import SuiteError
+from .faults import Fault
 from .worker import DONE, STEP
 
 # A simulator of this size gains nothing from threaded linear algebra, and W workers would fight over the cores.
@@ -46,7 +47,9 @@ class _Worker:
 
         # First, so that a task that cannot travel leaves no process behind.
         setup = pickle.dumps({"shape": shape, "recipes": cloudpickle.dumps(list(recipes))})
+        self.recipes = list(recipes)
         self.indices = [recipe.index for recipe in recipes]
+        self.lost = False  # hangs or has died: nothing more is to be expected of it
         self.tasks = list(dict.fromkeys(recipe.task for recipe in recipes))
         ours, theirs = socket.socketpair()
         lifeline_read, self.lifeline = os.pipe()
@@ -80,7 +83,8 @@ def _names(tasks: Sequence[str]) -> str:
     return ("task " if len(tasks) == 1 else "tasks ") + ", ".join(repr(task) for task in tasks)
 
 
-def _shut_all(workers: list[_Worker]) -> None:
+def _shut_all(workers: list[_Worker], memory_fd: int) -> None:
+    os.close(memory_fd)
     remaining, workers[:] = list(workers), []
     deadline = time.monotonic() + 2.0
     for worker in remaining:
@@ -104,33 +108,68 @@ class WorkerPool:
         if not hasattr(select, "poll"):
             raise SuiteError(f"worker processes need a Unix system, found {sys.platform!r}; use workers=0")
         self.timeout = timeout
+        self.shape = shape
         size = StepArrays.nbytes(*shape)
-        memory_fd = _shared_file(size)
+        self._memory_fd = _shared_file(size)
         self._workers: list[_Worker] = []
-        self._finalizer = weakref.finalize(self, _shut_all, self._workers)
+        self._early: list[Fault] = []  # noticed while a step was started, reported when it is waited for
+        self._finalizer = weakref.finalize(self, _shut_all, self._workers, self._memory_fd)
         try:
-            self.arrays = StepArrays(*shape, buffer=mmap.mmap(memory_fd, size))
+            self.arrays = StepArrays(*shape, buffer=mmap.mmap(self._memory_fd, size))
             for w in range(workers):
-                self._workers.append(_Worker(recipes[w::workers], shape, memory_fd))
-        finally:
-            os.close(memory_fd)
-        self._broadcast_done("building")
+                self._workers.append(_Worker(recipes[w::workers], shape, self._memory_fd))
+            faults = self._wait("building")
+        except BaseException:
+            self.close()
+            raise
+        if faults:
+            self.close()
+            raise faults[0].error()
 
-    def reset(self, seed: int | None = None) -> None:
+    def reset(self, seed: int | None = None) -> list[Fault]:
         """Begin an episode everywhere; ``seed`` restarts the goal streams first."""
-        message = pickle.dumps(("reset", (), (seed,), {}))
-        for worker in self._workers:
-            self._send(worker, message)
-        self._broadcast_done("resetting")
+        return self._tell(self._workers, "reset", seed) + self._wait("resetting")
 
     def start_step(self) -> None:
         """Tell every worker to step with the actions in the arrays."""
         for worker in self._workers:
-            self._send(worker, STEP)
+            self._early += self._send(worker, STEP)
 
-    def wait_step(self) -> None:
+    def wait_step(self) -> list[Fault]:
         """Wait until every worker has stepped."""
-        self._broadcast_done("stepping")
+        early, self._early = self._early, []
+        return early + self._wait("stepping")
+
+    def restart(self, rows: Sequence[int], seeds: Sequence[int]) -> list[Fault]:
+        """Build environments anew, with new streams of goals, and begin an episode in each.
+
+        A lost worker is replaced by a new process with all its environments.
+
+        :param rows: rows of the vector; all of a lost worker's.
+        :param seeds: of the new streams, one per row.
+        """
+        seed_of, faults = dict(zip(rows, seeds, strict=True)), []
+        for place, worker in enumerate(self._workers):
+            share = [row for row in worker.indices if row in seed_of]
+            if not share:
+                continue
+            if worker.lost:
+                worker = self._replace(place, seed_of)
+                faults += self._faults(worker, "building", self._deadline())
+                faults += self._tell([worker], "reset", None)
+            else:
+                faults += self._tell([worker], "restart", share, [seed_of[row] for row in share])
+            faults += self._faults(worker, "building", self._deadline())
+        return faults
+
+    def _replace(self, place: int, seed_of: dict[int, int]) -> _Worker:
+        worker = self._workers[place]
+        worker.shut(patience=0.0)
+        for recipe in worker.recipes:
+            recipe.schedule.reseed(seed_of[recipe.index])
+        self.arrays.busy[worker.indices] = False
+        self._workers[place] = _Worker(worker.recipes, self.shape, self._memory_fd)
+        return self._workers[place]
 
     def call(self, method: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
         """Call a ``do_*`` method of the owning blocks; what the environment raises is raised here."""
@@ -140,11 +179,15 @@ class WorkerPool:
         shares = [(worker, [index for index in worker.indices if index in wanted]) for worker in self._workers]
         shares = [(worker, share) for worker, share in shares if share]
         for worker, share in shares:
-            self._send(worker, cloudpickle.dumps((method, share, args, kwargs)))
+            for fault in self._send(worker, cloudpickle.dumps((method, share, args, kwargs))):
+                raise fault.error()
         values: dict[int, Any] = {}
         failure: Exception | None = None
         for worker, share in shares:
-            reply = pickle.loads(self._receive(worker, f"in {method!r}"))
+            message = self._receive(worker, f"in {method!r}", self._deadline())
+            if isinstance(message, Fault):
+                raise message.error()
+            reply = pickle.loads(message)
             if reply[0] == "value":
                 values.update(zip(share, reply[1], strict=True))
             else:
@@ -157,35 +200,65 @@ class WorkerPool:
         """End every worker; safe to call twice."""
         self._finalizer()
 
-    def _send(self, worker: _Worker, message: bytes) -> None:
-        try:
-            worker.pipe.send_bytes(message)
-        except (BrokenPipeError, ConnectionResetError):
-            self._died(worker)
+    def _deadline(self) -> float:
+        return time.monotonic() + self.timeout
 
-    def _receive(self, worker: _Worker, doing: str) -> bytes:
-        if not worker.poller.poll(self.timeout * 1000):
-            tasks = _names(worker.tasks)
-            raise EnvironmentFault(
-                f"the worker with {tasks} gave no sign of life for {self.timeout:g} s while {doing}; "
-                "raise worker_timeout if the simulator is that slow"
-            )
+    def _tell(self, workers: Sequence[_Worker], command: str, *args: Any) -> list[Fault]:
+        message = pickle.dumps((command, (), args, {}))
+        return [fault for worker in workers for fault in self._send(worker, message)]
+
+    def _send(self, worker: _Worker, message: bytes) -> list[Fault]:
+        if not worker.lost:
+            try:
+                worker.pipe.send_bytes(message)
+            except (BrokenPipeError, ConnectionResetError):
+                return [self._died(worker)]
+        return []
+
+    def _wait(self, doing: str) -> list[Fault]:
+        """What went wrong in the workers until all of them were done, all having the same time for it."""
+        deadline = self._deadline()
+        return [fault for worker in self._workers for fault in self._faults(worker, doing, deadline)]
+
+    def _faults(self, worker: _Worker, doing: str, deadline: float) -> list[Fault]:
+        if worker.lost:
+            return []
+        message = self._receive(worker, doing, deadline)
+        if message == DONE:
+            return []
+        if isinstance(message, Fault):
+            return [message]
+        kind, *said = pickle.loads(message)
+        if kind == "faults":
+            return said[0]
+        worker.lost = True  # it could not build its environments, and ends
+        error, trace = said
+        return [Fault(tuple(worker.indices), tuple(worker.tasks), str(error), trace=trace)]
+
+    def _receive(self, worker: _Worker, doing: str, deadline: float) -> bytes | Fault:
+        if not worker.poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            silence = f"gave no sign of life for {self.timeout:g} s while {doing}{self._culprit(worker)[1]}"
+            return self._lose(worker, f"{silence}; raise worker_timeout if the simulator is that slow")
         try:
             return worker.pipe.recv_bytes()
         except (EOFError, ConnectionResetError):
-            self._died(worker)
-            raise AssertionError("unreachable") from None
+            return self._died(worker)
 
-    def _died(self, worker: _Worker) -> None:
+    def _died(self, worker: _Worker) -> Fault:
         try:
             code: Any = worker.process.wait(1.0)
         except subprocess.TimeoutExpired:
             code = "unknown"
-        raise EnvironmentFault(f"the worker with {_names(worker.tasks)} died (exit code {code})")
+        return self._lose(worker, f"died (exit code {code}){self._culprit(worker)[1]}")
 
-    def _broadcast_done(self, doing: str) -> None:
-        for worker in self._workers:
-            message = self._receive(worker, doing)
-            if message != DONE:
-                _, error, text = pickle.loads(message)
-                raise EnvironmentFault(f"{error}\n\nIn the worker:\n{text}")
+    def _lose(self, worker: _Worker, what: str) -> Fault:
+        worker.lost = True
+        named, _ = self._culprit(worker)
+        return Fault(tuple(worker.indices), named, f"the worker with {_names(worker.tasks)} {what}")
+
+    def _culprit(self, worker: _Worker) -> tuple[tuple[str, ...], str]:
+        """The task that the worker was busy with, and the words for it; all its tasks where it was with none."""
+        busy = [recipe.task for recipe in worker.recipes if self.arrays.busy[recipe.index]]
+        if busy and len(worker.tasks) > 1:
+            return (busy[0],), f", in task {busy[0]!r}"
+        return tuple(worker.tasks), ""

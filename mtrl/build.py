@@ -17,7 +17,14 @@ def use_threads(config: RunConfig) -> None:
 def make_training_env(config: RunConfig, suite: TaskSuite) -> MultiTaskVecEnv:
     """The environments that the agent learns in."""
     env = config.env
-    return suite.make_vec_env(seed=config.seed, copies=env.copies, workers=env.workers, horizon=env.horizon)
+    return suite.make_vec_env(
+        seed=config.seed,
+        copies=env.copies,
+        workers=env.workers,
+        horizon=env.horizon,
+        worker_timeout=env.worker_timeout,
+        max_restarts=env.max_worker_restarts,
+    )
 
 
 def make_agent(config: RunConfig, env: MultiTaskVecEnv) -> MTSAC:
@@ -48,6 +55,7 @@ def make_agent(config: RunConfig, env: MultiTaskVecEnv) -> MTSAC:
         max_grad_norm=agent.max_grad_norm,
         actor_weight_decay=agent.actor_weight_decay,
         adam_epsilon=agent.adam_epsilon,
+        max_skipped_updates=agent.max_skipped_updates,
         precision=agent.precision,
         jacobian=agent.jacobian,
         pipeline=agent.pipeline,

@@ -68,15 +68,16 @@ class MetricsCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.clock(self.num_timesteps):
-            self._write()
+            self.write()
         self.reporter.step(self.num_timesteps, self.model._n_updates)
         return True
 
     def _on_training_end(self) -> None:
         if self.num_timesteps > self.written:
-            self._write()
+            self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write a line of what was measured since the last one."""
         self.model.dump_logs()
         self.written = self.num_timesteps
 

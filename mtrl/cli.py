@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     """Evaluate the agent of a run; the table is printed and kept in the run's folder."""
     from agents import MTSAC
-    from mtrl.console import print_results, say
+    from mtrl.console import print_results, say, without_harm
     from mtrl.evaluation import evaluate
     from mtrl.report import write_results
     from mtrl.run_folder import AGENT_FILE, RunFolder
@@ -77,7 +77,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.video:
         from mtrl.video import write_mosaic
 
-        say(f"Video: {write_mosaic(model, suite, place / 'mosaic.mp4', seed=seed, horizon=horizon)}")
+        video = place / "mosaic.mp4"
+        if without_harm("The video", write_mosaic, model, suite, video, seed=seed, horizon=horizon):
+            say(f"Video: {video}")
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -26,6 +26,9 @@ class EnvConfig:
     :param horizon: steps per training episode; None is the suite's own
     :param copies: environments per task
     :param workers: simulating processes; 0 simulates in the learning process
+    :param worker_timeout: seconds after which a silent worker counts as hanging
+    :param max_worker_restarts: faults while training (an environment raises, hangs, dies or returns NaN) after which
+        the environments concerned are built anew; the next fault ends the run
     :param steps_per_task: env_steps for each task when `total_env_steps` is not given
     :param options: further options of the suite, such as ``reward_version``
     :param fast: false steps the stock simulator where the suite has a faster one of the same bits; changes no result
@@ -36,6 +39,8 @@ class EnvConfig:
     horizon: Count | None = None
     copies: Count = 1
     workers: Amount = 0
+    worker_timeout: Positive = 60.0
+    max_worker_restarts: Amount = 10
     steps_per_task: Count = 2_000_000
     options: dict[str, Any] = field(default_factory=dict)
     fast: bool = True
@@ -55,6 +60,7 @@ class AgentConfig:
     :param gradient_steps: updates in a round
     :param jacobian: how task gradients are kept: written out, layer by layer, or whichever costs less
     :param max_grad_norm: gradients are clipped to this norm; None does not clip
+    :param max_skipped_updates: updates in a row, skipped for a loss or gradient that is not finite, that end the run
     """
 
     name: str = "mtsac"
@@ -75,6 +81,7 @@ class AgentConfig:
     max_grad_norm: Positive | None = 1.0
     actor_weight_decay: NotNegative = 0.0
     adam_epsilon: Positive = 1e-5
+    max_skipped_updates: Count = 20
     critic_layer_norm: bool = True
     actor_layer_norm: bool = False
     precision: Annotated[str, Choice(("float32", "bfloat16", "auto"))] = "auto"
@@ -208,6 +215,9 @@ class RunConfig:
         for group in ("env", "evaluation"):
             del values[group]["workers"]
         del values["env"]["fast"]
+        # What acts on a fault alone changes no result.
+        del values["env"]["worker_timeout"], values["env"]["max_worker_restarts"]
+        del values["agent"]["max_skipped_updates"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
     def make_suite(self) -> "TaskSuite":

@@ -2,26 +2,45 @@
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from envs import SuiteError
+from mtrl.errors import ConfigError
 from mtrl.evaluation import EvaluationResult
 
 if TYPE_CHECKING:
     import pandas
 
+T = TypeVar("T")
 _REFRESH_SECONDS = 0.5
 
 
 def say(text: str) -> None:
     """Print a line of plain text."""
     Console(soft_wrap=True, highlight=False, markup=False).print(text)
+
+
+def without_harm(what: str, function: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
+    """Do something that a run can do without: an error becomes one line, and None is returned.
+
+    :param what: what is missing then, as the beginning of the sentence
+    :raises ConfigError: for what is not installed or cannot be asked for, which is known before anything runs
+    """
+    try:
+        return function(*arguments, **options)
+    except (ConfigError, SuiteError):
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        say(f"Warning: {what} failed and is left out from here on; all else goes on. ({reason})")
+        return None
 
 
 def print_table(table: Table) -> None:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents import MTSAC
-from envs import TaskSuite
+from agents import MTSAC, NonFiniteUpdate
+from envs import EnvironmentFault, TaskSuite
 from mtrl.build import Evaluator, make_agent, make_training_env, use_threads
 from mtrl.callbacks import EvaluationCallback, Every, MetricsCallback, in_order
 from mtrl.config import RunConfig
-from mtrl.console import make_reporter, print_files, print_results, say
+from mtrl.console import make_reporter, print_files, print_results, say, without_harm
 from mtrl.errors import sentence
 from mtrl.evaluation import EvaluationResult
-from mtrl.report import REPORTED, write_plots, write_results
+from mtrl.report import REPORTED, write_batch, write_plots, write_results
 from mtrl.run_folder import AGENT_FILE, FAILED, FINISHED, INTERRUPTED, RunFolder
 from mtrl.tracking import make_logger
 
@@ -49,7 +49,8 @@ def run(config: RunConfig) -> Result:
 
     :raises ConfigError: for a setting that cannot work, before anything is written
     :raises SuiteError: for tasks that do not exist
-    :raises EnvironmentFault: when a simulation fails; what was measured before is in the run's folder
+    :raises EnvironmentFault: when simulations fail more often than allowed; what was measured is in the run's folder
+    :raises NonFiniteUpdate: when updates keep meeting numbers that are not finite; so is the offending batch
     :raises KeyboardInterrupt: when stopped; the agent and what was measured are in the run's folder
     """
     folder = RunFolder.of(config)
@@ -91,7 +92,7 @@ def _learn(
     agent.set_logger(make_logger(folder.path, config.tracking, folder.path.name, config.to_dict()))
     started = time.monotonic()
     try:
-        with reporter:
+        with reporter, _last_metrics(metrics):
             agent.learn(total, callback=in_order(metrics, evaluations), log_interval=None)
         learned = time.monotonic()
         say(f"Learnt {agent.num_timesteps:,} env steps; now the final evaluation.")
@@ -101,13 +102,23 @@ def _learn(
         agent.save(folder.path / AGENT_FILE)
         agent.logger.close()
         if config.tracking.plots:
-            write_plots(folder.path)
+            without_harm("Drawing the plots", write_plots, folder.path)
     ended = time.monotonic()
     return final, {
         "learning": round(learned - started - evaluations.seconds, 3),
         "evaluations": round(evaluations.seconds, 3),
         "final_evaluation": round(ended - learned, 3),
     }
+
+
+@contextmanager
+def _last_metrics(metrics: MetricsCallback) -> Iterator[None]:
+    """Before a fault ends the run, write what was measured since the last line: restarts and skips among it."""
+    try:
+        yield
+    except (EnvironmentFault, NonFiniteUpdate):
+        metrics.write()
+        raise
 
 
 def _clock(every_env_steps: int | None, total: int, times: int) -> Every:
@@ -143,5 +154,8 @@ def _recorded(folder: RunFolder) -> Iterator[None]:
         say(f"Stopped. All that was done until now is in {folder.path}")
         raise
     except Exception as error:
+        if isinstance(error, NonFiniteUpdate):
+            path = without_harm("Keeping the offending batch", write_batch, error.batch, folder.path)
+            say(f"What the last update was made of is in {path}")
         folder.close(FAILED, error=sentence(error))
         raise

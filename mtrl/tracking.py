@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -11,6 +11,7 @@ import numpy as np
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 
 from mtrl.config import TrackingConfig
+from mtrl.console import without_harm
 from mtrl.errors import MissingExtra
 from mtrl.evaluation import EvaluationResult
 
@@ -103,17 +104,43 @@ class WandbWriter(KVWriter):
         self.run.finish()
 
 
+class Isolated(KVWriter):
+    """A writer that a run can do without: its first error disables it, with one warning.
+
+    :param name: as it is called in the warning
+    :param make: builds the writer, from `arguments`
+    """
+
+    def __init__(self, name: str, make: Callable[..., KVWriter], *arguments: Any) -> None:
+        self.name = name
+        self.writer = without_harm(name, make, *arguments)
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        if self.writer is not None and without_harm(self.name, self._done, key_values, key_excluded, step) is None:
+            self.writer = None
+
+    def close(self) -> None:
+        if self.writer is not None:
+            without_harm(self.name, self.writer.close)
+            self.writer = None
+
+    def _done(self, *arguments: Any) -> bool:
+        assert self.writer is not None
+        self.writer.write(*arguments)
+        return True
+
+
 def make_logger(folder: Path, tracking: TrackingConfig, run_name: str, config: dict[str, Any]) -> Logger:
-    """The writers that the config asks for, as one SB3 logger.
+    """The writers that the config asks for, as one SB3 logger. All but ``metrics.jsonl`` may fail without harm.
 
     :raises MissingExtra: for a writer whose package is not installed
     """
     writers: list[KVWriter] = []
     if tracking.wandb:
-        writers.append(WandbWriter(tracking.wandb_project, run_name, folder, config))
+        writers.append(Isolated("Weights & Biases", WandbWriter, tracking.wandb_project, run_name, folder, config))
     writers.append(JsonlWriter(folder / METRICS_FILE))
     if tracking.tensorboard:
-        writers.append(TensorBoardWriter(folder / "tensorboard"))
+        writers.append(Isolated("TensorBoard", TensorBoardWriter, folder / "tensorboard"))
     return Logger(str(folder), writers)
 
 

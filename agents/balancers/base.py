@@ -4,6 +4,7 @@ Scale ("mean of tasks"): the update direction is ``d = (1/K) sum_k weights[k] g_
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -17,6 +18,10 @@ from agents.errors import ConfigurationError, nearest, unknown_name
 
 class BalancerError(RuntimeError):
     """A loss or gradient that a method cannot take; names the task and the value."""
+
+
+class NonFiniteError(BalancerError):
+    """A loss or gradient that is not finite: no method can take it, and another batch may well be in order."""
 
 
 class Tasks(Protocol):
@@ -155,7 +160,9 @@ class Balancer(nn.Module):
             first = int(verdict[0].flatten().int().argmax())
             task = first % self.num_tasks
             name = task_names[task] if task_names else f"task {task}"
-            raise BalancerError(f"{type(self).__name__} {reason}: {name} has {verdict[1].flatten()[first].item():g}.")
+            value = verdict[1].flatten()[first].item()
+            error = BalancerError if math.isfinite(value) else NonFiniteError
+            raise error(f"{type(self).__name__} {reason}: {name} has {value:g}.")
 
 
 def _check_first(balancer: nn.Module, inputs: tuple[Any, ...]) -> None:

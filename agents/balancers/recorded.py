@@ -61,7 +61,7 @@ def read_record(source: str, num_tasks: int) -> tuple[Tensor, Tensor]:
     path = Path(source)
     path = path / "agent.zip" if path.is_dir() else path
     try:
-        _, tensors = read_agent(path, "cpu")
+        _, tensors = read_agent(path)
     except AgentFileError as error:
         raise ConfigurationError(f"source must be a run of igb_rl: {error}") from error
     state = tensors.get("critic_balancer", {})

@@ -4,6 +4,8 @@ No ``__init__.py`` may stand in this folder: with it, ``import envs`` could find
 """
 
 import functools
+import os
+import signal
 import time
 
 import gymnasium
@@ -13,12 +15,20 @@ import pytest
 from envs import make_suite
 
 
-def constructor(state_size=3, action_size=2, fault=None, at=5, ends_at=None, space=None):
+def constructor(state_size=3, action_size=2, fault=None, at=5, ends_at=None, space=None, once=None):
     """A constructor of a counting environment: the state is (start, step count, 0...), the reward the step count.
 
-    ``fault`` happens at step ``at`` (or in reset, or on construction); ``ends_at`` is a true terminal state. The class
-    is local, so that it travels to a worker by value.
+    ``fault`` happens at step ``at`` (or in reset, or on construction), always or, where ``once`` names a file, until
+    that file exists, which the fault creates; ``ends_at`` is a true terminal state. The class is local, so that it
+    travels to a worker by value.
     """
+
+    def strikes(kind):
+        if fault != kind or (once is not None and os.path.exists(once)):
+            return False
+        if once is not None:
+            open(once, "w").close()
+        return True
 
     class Counter(gymnasium.Env):
         observation_space = space or gymnasium.spaces.Box(-np.inf, np.inf, (state_size,), np.float32)
@@ -26,12 +36,12 @@ def constructor(state_size=3, action_size=2, fault=None, at=5, ends_at=None, spa
 
         def __init__(self, render_mode=None):
             self.render_mode, self.count, self.start = render_mode, 0, 0.0
-            if fault == "build":
+            if strikes("build"):
                 raise OSError("no such mesh")
 
         def reset(self, seed=None, options=None):
             super().reset(seed=seed)
-            if fault == "reset":
+            if strikes("reset"):
                 raise OSError("cannot be placed")
             self.count, self.start = 0, float(self.np_random.uniform())
             return self._state(), {}
@@ -40,11 +50,15 @@ def constructor(state_size=3, action_size=2, fault=None, at=5, ends_at=None, spa
             self.count += 1
             reward = float(self.count)
             if self.count == at:
-                if fault == "raise":
+                if strikes("raise"):
                     raise ZeroDivisionError("the simulator blew up")
-                if fault == "hang":
+                if strikes("hang"):
                     time.sleep(1000)
-                if fault == "nan reward":
+                if strikes("stop"):
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                if strikes("die"):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if strikes("nan reward"):
                     reward = float("nan")
             success = self.count == 3
             return self._state(), reward, self.count == ends_at, False, {"success": success}
@@ -52,7 +66,7 @@ def constructor(state_size=3, action_size=2, fault=None, at=5, ends_at=None, spa
         def _state(self):
             state = np.zeros(state_size, np.float32)
             state[:2] = self.start, self.count
-            if fault == "nan state" and self.count == at:
+            if self.count == at and strikes("nan state"):
                 state[1] = np.nan
             return state
 

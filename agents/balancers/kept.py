@@ -1,0 +1,49 @@
+"""The state of a balancer, kept aside for the case that its update must not count."""
+
+import torch
+from torch import Tensor, nn
+
+_LARGE = 10_000  # numbers; memories of gradients or decisions are larger, and change only after the losses were checked
+
+
+class KeptState:
+    """What a balancer remembers: buffers, extra state, and where its generators stand.
+
+    The modules are walked once; keeping their state costs about a microsecond for each buffer.
+
+    :param balancer: any module; a buffer of more than ten thousand numbers is not kept
+    """
+
+    def __init__(self, balancer: nn.Module) -> None:
+        modules = list(balancer.modules())
+        self._places = [(module._buffers, name) for module in modules for name in module._buffers]
+        self._with_extra = [m for m in modules if type(m).get_extra_state is not nn.Module.get_extra_state]
+        generators = {getattr(module, "generator", None): None for module in modules}
+        self._generators = [generator for generator in generators if generator is not None]
+        self._buffers: list[Tensor | None] = []
+        self._extra: list[Tensor] = []
+        self._drawn: list[Tensor] = []
+
+    def keep(self) -> None:
+        """Copy the state as it is now."""
+        buffers = [buffers[name] for buffers, name in self._places]
+        self._buffers = [None if b is None or b.numel() > _LARGE else b.clone() for b in buffers]
+        self._extra = [module.get_extra_state() for module in self._with_extra]
+        self._drawn = [generator.get_state() for generator in self._generators]
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for (buffers, name), kept in zip(self._places, self._buffers, strict=True):
+            if kept is not None:
+                buffers[name] = kept
+        for module, state in zip(self._with_extra, self._extra, strict=True):
+            module.set_extra_state(state)
+        for generator, drawn in zip(self._generators, self._drawn, strict=True):
+            generator.set_state(drawn)
+
+    def restore_where(self, condition: Tensor) -> None:
+        """Put the buffers back where a scalar of their device is not zero; nothing waits for it."""
+        for (buffers, name), kept in zip(self._places, self._buffers, strict=True):
+            now = buffers[name]
+            if kept is not None and now is not None:
+                buffers[name] = torch.where(condition > 0, kept, now)
