@@ -109,6 +109,7 @@ def _train(train: Callable[[], None], configs: Path) -> None:
     refuse_foreign_packages()
     register_balancers(sys.argv[1:], with_files={file.stem for file in (configs / "balancer").glob("*.yaml")})
     register_callback()
+    sys.argv.append("hydra/callbacks=[sweep]")  # not in a file: a config is to compose without this process too
     code = 0
     try:
         train()
