@@ -25,6 +25,7 @@ TASK_TAGS = {
     "critic_balancer.weights": "balancer_weight",
     "actor_balancer.weights": "balancer_weight_actor",
     "critic_balancer.gaps": "balancer_gap",
+    "critic_balancer.decided": "balancer_decided",
 }
 
 
