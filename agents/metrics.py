@@ -25,6 +25,7 @@ TASK_TAGS = {
     "critic_balancer.weights": "balancer_weight",
     "actor_balancer.weights": "balancer_weight_actor",
     "critic_balancer.gaps": "balancer_gap",
+    "critic_balancer.decided": "balancer_decided",
 }
 # Extremes over the tasks of such means: what to watch for values that run away, and for tasks that are left alone.
 RANGE_TAGS = {

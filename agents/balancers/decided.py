@@ -10,6 +10,9 @@ from agents.balancers.options import require_whole
 from agents.errors import unknown_name
 
 ACTS_ON = ("critic", "actor", "both")
+SCALES = ("none", "spread")
+SMOOTH = 0.01  # share of a new batch in the running variance of the targets
+NARROWEST = 1e-8  # least variance of a task's targets, relative to the largest
 PATIENCE = 10  # windows after which a decision no longer waits for an episode of every task
 
 
@@ -21,10 +24,14 @@ class DecidedWeights(Balancer):
     :param method: name in errors
     :param window: updates between two decisions
     :param weights_on: ``critic``, ``actor`` or ``both``: where the weights act if one decision serves both
+    :param scale: ``spread`` measures critic losses in units of the variance of their task's targets, and actor losses
+        in units of its square root, before the weights act: then a task with small rewards is not unheard. All weights
+        together still have mean one. ``none`` leaves the losses as they are
     :param waits: whether a decision also waits until every task has ended an episode since the last one
     """
 
     decided: Tensor
+    variance: Tensor
 
     def __init__(
         self,
@@ -32,6 +39,7 @@ class DecidedWeights(Balancer):
         method: str,
         window: int,
         weights_on: str,
+        scale: str,
         waits: bool,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -39,8 +47,12 @@ class DecidedWeights(Balancer):
         require_whole(method, 1, window=window)
         if weights_on not in ACTS_ON:
             raise unknown_name(f"weights_on of {method}", weights_on, ACTS_ON)
+        if scale not in SCALES:
+            raise unknown_name(f"scale of {method}", scale, SCALES)
         self.method, self.window, self.weights_on, self.waits = method, window, weights_on, waits
+        self.scale = scale
         self.register_buffer("decided", torch.ones(num_tasks))
+        self.register_buffer("variance", torch.ones(num_tasks))  # of each task's targets, smoothed
         self.decisions = 0
         self._since = 0  # updates since the last decision
         self._episodes = torch.zeros(num_tasks)  # ended episodes at the last decision, on the host
@@ -63,6 +75,7 @@ class DecidedWeights(Balancer):
         losses = tasks.losses
         if not self._leader:
             self.watch(tasks)
+            self._measure(tasks)
             if self._due(tasks):
                 with torch.no_grad():
                     self.decided = self.decide(tasks).to(self.decided)
@@ -70,8 +83,29 @@ class DecidedWeights(Balancer):
                 self._since, self._episodes = 0, _episodes(tasks, self._episodes)
             self._since += 1
         acts = self._role in ("", self.weights_on) or self.weights_on == "both"
-        decided = self._leader[0].decided if self._leader else self.decided
-        return decided.to(losses) if acts else torch.ones_like(losses)
+        return self._scaled().to(losses) if acts else torch.ones_like(losses)
+
+    def _measure(self, tasks: Any) -> None:
+        """Follow the variance of the targets; without targets it stays one, and nothing is scaled."""
+        variance = getattr(tasks, "metrics", {}).get("target_variance") if self.scale == "spread" else None
+        if variance is not None:
+            new = variance.to(self.variance)
+            self.variance = new.clone() if self.decisions == 0 else self.variance.lerp(new, SMOOTH)
+
+    def _scaled(self) -> Tensor:
+        """The decided weights in units of each task's targets."""
+        leader = self._leader[0] if self._leader else self
+        if self.scale == "none":
+            return leader.decided
+        variance = leader.variance.clamp(min=NARROWEST * leader.variance.amax())
+        weights = leader.decided / (variance.sqrt() if self._role == "actor" else variance)
+        return weights / weights.mean()
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Beside the weights as they act: those that were decided, before any scale."""
+        if self._leader or self.scale == "none":
+            return super().diagnostics()
+        return {**super().diagnostics(), "decided": self.decided}
 
     def _due(self, tasks: Any) -> bool:
         if self.decisions == 0:

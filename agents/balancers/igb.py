@@ -75,6 +75,7 @@ class ImprovableGapV1RL(DecidedWeights):
     :param gap_source: ``critic``, ``td_norm``, ``return``, ``success`` or ``mixed``
     :param target_returns: return that counts as solved, one number or one per task; None takes the best so far
     :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
+    :param scale: ``spread`` measures losses in units of the spread of their task's targets first; ``none`` does not
     """
 
     def __init__(
@@ -85,10 +86,11 @@ class ImprovableGapV1RL(DecidedWeights):
         gap_source: str = "mixed",
         target_returns: float | Sequence[float] | None = None,
         weights_on: str = "both",
+        scale: str = "none",
         generator: torch.Generator | None = None,
     ) -> None:
         gaps = ImprovableGaps("igb_v1_rl", num_tasks, gap_source, target_returns)
-        super().__init__(num_tasks, "igb_v1_rl", window, weights_on, gaps.episodic, generator)
+        super().__init__(num_tasks, "igb_v1_rl", window, weights_on, scale, gaps.episodic, generator)
         require_positive("igb_v1_rl", temperature=temperature)
         self.gaps, self.temperature = gaps, temperature
         self.register_buffer("last_gaps", torch.ones(num_tasks))

@@ -72,6 +72,7 @@ class ImprovableGapRL(DecidedWeights):
     :param kappa: part of the mean over tasks in the reward
     :param worst_share: share of the tasks that count as the worst ones; at least one
     :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
+    :param scale: ``spread`` measures losses in units of the spread of their task's targets first; ``none`` does not
     :param warmup: share of the budget with random weights
     :param noise: ``gaussian`` or ``ou``, on the logits
     :param noise_start: its standard deviation at first
@@ -105,6 +106,7 @@ class ImprovableGapRL(DecidedWeights):
         kappa: float = 0.5,
         worst_share: float = 0.2,
         weights_on: str = "both",
+        scale: str = "none",
         warmup: float = 0.1,
         noise: str = "gaussian",
         noise_start: float = 0.5,
@@ -125,7 +127,7 @@ class ImprovableGapRL(DecidedWeights):
         generator: torch.Generator | None = None,
     ) -> None:
         gaps = ImprovableGaps("igb_rl", num_tasks, gap_source, target_returns)
-        super().__init__(num_tasks, "igb_rl", window, weights_on, gaps.episodic, generator)
+        super().__init__(num_tasks, "igb_rl", window, weights_on, scale, gaps.episodic, generator)
         require_not_negative("igb_rl", kappa=kappa, prior=prior)
         require_positive("igb_rl", worst_share=worst_share)
         require_whole("igb_rl", 0, updates=updates, learn_after=learn_after)
@@ -263,6 +265,7 @@ class ImprovableGapRandom(DecidedWeights):
 
     :param window: updates between two draws; as in `igb_rl`, a draw also waits for an episode of every task
     :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
+    :param scale: ``spread`` measures losses in units of the spread of their task's targets first; ``none`` does not
     :param warmup: share of the budget with standard normal logits
     :param noise: ``gaussian`` or ``ou``, on the logits
     :param noise_start: its standard deviation at first
@@ -275,6 +278,7 @@ class ImprovableGapRandom(DecidedWeights):
         num_tasks: int,
         window: int = 100,
         weights_on: str = "both",
+        scale: str = "none",
         warmup: float = 0.1,
         noise: str = "gaussian",
         noise_start: float = 0.5,
@@ -282,7 +286,7 @@ class ImprovableGapRandom(DecidedWeights):
         floor: float = 0.1,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(num_tasks, "igb_rl_random", window, weights_on, True, generator)
+        super().__init__(num_tasks, "igb_rl_random", window, weights_on, scale, True, generator)
         if not 0 <= floor <= 1:
             raise ConfigurationError(f"igb_rl_random: floor must lie between 0 and 1, found {floor!r}.")
         self.noise, self.warmup, self.floor = ExplorationNoise(num_tasks, noise, noise_start, noise_end), warmup, floor

@@ -33,9 +33,10 @@ class RecordedWeights(DecidedWeights):
         num_tasks: int,
         source: str,
         weights_on: str = "both",
+        scale: str = "none",
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(num_tasks, self.name, REREAD_EVERY, weights_on, False, generator)
+        super().__init__(num_tasks, self.name, REREAD_EVERY, weights_on, scale, False, generator)
         times, weights = read_record(source, num_tasks)
         if self.average:
             times, weights = times[:1], weights.mean(0, keepdim=True)
@@ -90,6 +91,7 @@ class FrozenAverage(RecordedWeights):
 
     :param source: folder of a run of ``igb_rl``, or its ``agent.zip``
     :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
+    :param scale: ``spread`` measures losses in units of the spread of their task's targets first; ``none`` does not
     """
 
     name = "igb_rl_frozen"
@@ -111,6 +113,7 @@ class PermutedRecord(RecordedWeights):
 
     :param source: folder of a run of ``igb_rl``, or its ``agent.zip``
     :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
+    :param scale: ``spread`` measures losses in units of the spread of their task's targets first; ``none`` does not
     """
 
     name = "igb_rl_permuted"

@@ -84,6 +84,30 @@ def test_the_weights_act_where_they_are_asked_to(small_agent, weights_on, moving
     assert agent.critic_balancer.decisions > 5
 
 
+@pytest.mark.parametrize("name", ["igb_rl", "igb_rl_random", "igb_v1_rl"])
+def test_scaled_weights_act_in_units_of_the_spread_of_targets_and_keep_mean_one(small_agent, name):
+    options = {"window": 5, "scale": "spread"}
+    agent = trained(small_agent, 60, balancer=name, balancer_kwargs=options)
+    critic, actor = agent.critic_balancer, agent.actor_balancer
+    for balancer, units in ((critic, critic.variance), (actor, critic.variance.sqrt())):
+        weights = balancer.diagnostics()["weights"]
+        assert weights.mean().item() == pytest.approx(1.0)
+        importance = weights * units
+        torch.testing.assert_close(importance / importance.mean(), critic.decided, rtol=1e-4, atol=1e-6)
+    assert critic.variance[-1] > 5 * critic.variance[0]  # the rewards differ a hundredfold
+    assert torch.equal(critic.diagnostics()["decided"], critic.decided)
+
+
+def test_scaled_weights_hide_the_scale_of_a_tasks_rewards():
+    def balanced(factor):
+        step = tasks((1.0, 2.0, 4.0 * factor**2), successes=[0.0, 0.5, 0.2])
+        step.metrics = {"target_variance": torch.tensor([1.0, 2.0, 3.0 * factor**2])}
+        weighted = make_balancer("igb_v1_rl", num_tasks=3, scale="spread")(step) * step.losses
+        return weighted / weighted.sum()
+
+    torch.testing.assert_close(balanced(1.0), balanced(100.0))
+
+
 @pytest.mark.parametrize("name", ["igb_rl+pcgrad", "igb_rl+cagrad", "son_goku:igb_rl", "igb_v1_rl+cagrad"])
 def test_it_composes_and_still_decides_once(small_agent, name):
     options = {f"{name.replace('son_goku:', '').split('+')[0]}.window": 5} if "+" in name else {"window": 5}
@@ -353,6 +377,7 @@ def test_learning_rates_that_fall_raise_the_reward_by_what_the_steps_became_shor
     [
         ({"gap_source": "sucess"}, "gap_source of igb_rl 'sucess'.*did you mean 'success'"),
         ({"weights_on": "critics"}, "weights_on of igb_rl 'critics'.*did you mean 'critic'"),
+        ({"scale": "spreads"}, "scale of igb_rl 'spreads'.*did you mean 'spread'"),
         ({"reward": "levels"}, "reward of igb_rl 'levels'.*did you mean 'level'"),
         ({"noise": "gauss"}, "exploration noise 'gauss'.*did you mean 'gaussian'"),
         ({"window": 0}, "igb_rl: window must be a whole number of at least 1, found 0"),
