@@ -1,6 +1,7 @@
 """What an update reports: tensors summed on the device, named and averaged only when they are logged."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,16 @@ class UpdateMetrics:
             total = self._sums.get(name)
             self._sums[name] = value.clone() if total is None else total.add_(value)
             self._counts[name] = self._counts.get(name, 0) + 1
+
+    def state(self) -> dict[str, Any]:
+        """What was added since the last flush."""
+        sums = {name: total.clone() for name, total in self._sums.items()}
+        return {"sums": sums, "counts": dict(self._counts)}
+
+    def load_state(self, state: dict[str, Any], device: torch.device) -> None:
+        """Undo `state`."""
+        self._sums = {name: total.to(device, copy=True) for name, total in state["sums"].items()}
+        self._counts = dict(state["counts"])
 
     def flush(self, task_names: Sequence[str]) -> dict[str, float]:
         """Means since the last flush by tag; starts anew."""

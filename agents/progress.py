@@ -31,6 +31,20 @@ class TaskProgress:
             if "is_success" in infos[env]:
                 self._successes[task].append(float(infos[env]["is_success"]))
 
+    def state(self) -> dict[str, Any]:
+        """The windows of every task, as lists of numbers."""
+        return {
+            "returns": [list(window) for window in self._returns],
+            "successes": [list(window) for window in self._successes],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Undo `state`."""
+        for name, windows in (("returns", self._returns), ("successes", self._successes)):
+            for window, values in zip(windows, state[name], strict=True):
+                window.clear()
+                window.extend(values)
+
     @property
     def returns(self) -> Tensor:
         """Mean episode return ``[K]``; NaN before a task's first episode has ended."""

@@ -66,6 +66,7 @@ class MultiTaskVecEnv(VecEnv):
         self._requested_render_mode = render_mode
         self._pending = self._closed = False
         self._next_seed: int | None = None
+        self._fresh = False
         self._started = time.time()
         super().__init__(self.num_tasks * copies, observation_space, action_space)
         one_hot = np.eye(self.num_tasks, dtype=np.float32)[self.task_of_env]
@@ -89,6 +90,7 @@ class MultiTaskVecEnv(VecEnv):
         self._drain()
         seed, self._next_seed = self._next_seed, None
         self._guard(self._backend.reset, seed)
+        self._fresh = True
         self._check_finite(self._arrays.observations, "an observation", "reset")
         self.reset_infos = [{"goal": int(goal)} for goal in self._arrays.goals]
         self._reset_seeds()
@@ -116,6 +118,7 @@ class MultiTaskVecEnv(VecEnv):
         self._pending = False
         arrays = self._arrays
         dones = arrays.terminated | arrays.truncated
+        self._fresh = bool(dones.all())
         self._check_finite(arrays.observations, "an observation", "step")
         self._check_finite(arrays.rewards, "a reward", "step")
         if dones.any():
@@ -143,18 +146,24 @@ class MultiTaskVecEnv(VecEnv):
             self.reset_infos[i] = {"goal": int(arrays.goals[i])}
         return infos
 
-    def state_dict(self) -> dict[str, Any]:
-        """JSON-able state of the goal streams: current goal, episode count and generator of each environment.
+    @property
+    def restorable(self) -> bool:
+        """Whether :meth:`load_state_dict` would bring back exactly this moment.
 
-        Exact at an episode boundary only, for the simulators themselves are not saved: every environment must have just
-        been reset (its saved ``length`` is 0), as all of Meta-World's are when their common horizon ends.
+        Simulators that are not saved begin their episodes anew, so all of them must have just been reset, as all of
+        Meta-World's are when their common horizon ends. The point masses are saved whole, and can be at any step.
         """
+        return self._fresh or getattr(self._backend, "saved_whole", False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state of the goal streams: current goal, episode count and generator of each environment."""
         return {"task_names": list(self.task_names), "envs": self._call("state", range(self.num_envs))}
 
     def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
         """Undo :meth:`state_dict`: every environment begins the episode of its saved goal.
 
         :return: the observations [N, S + K].
+        :raises SuiteError: when the state is of other environments.
         """
         self._check_open()
         self._drain()
@@ -164,7 +173,9 @@ class MultiTaskVecEnv(VecEnv):
                 f"this vector has {self.num_envs} of {list(self.task_names)}"
             )
         for index, saved in enumerate(state["envs"]):
-            self._backend.call("load_state", [index], saved)
+            self._guard(self._backend.call, "load_state", [index], saved)
+        self._next_seed = None
+        self._fresh = all(saved["length"] == 0 for saved in state["envs"])
         self.reset_infos = [{"goal": int(goal)} for goal in self._arrays.goals]
         return self._arrays.observations.copy()
 
