@@ -13,7 +13,7 @@ TORCH_INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.py
 SOURCES := mtrl agents envs benchmarks tests docs train.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train test lint docs bench clean
+.PHONY: help setup setup-dev train test test-faults lint docs bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -28,6 +28,9 @@ train: setup ## train the quickstart; ARGS='env=mt10 seed=3' trains something el
 
 test: setup-dev ## run the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist=worksteal $(ARGS)
+
+test-faults: setup-dev ## run the long fault tests: processes killed, disks filled, files broken
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n $(WORKERS) --maxprocesses=8 --dist=worksteal $(ARGS)
 
 lint: setup-dev ## check style and types
 	$(BIN)/ruff check $(SOURCES)

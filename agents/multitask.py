@@ -25,7 +25,7 @@ from agents.policies import MultiTaskPolicy
 from agents.progress import TaskProgress
 from agents.randomness import Generators
 from agents.replay import TaskReplayBuffer
-from agents.snapshot import copied
+from agents.snapshot import copied, load_log_state, log_state
 
 # Arguments of a constructor that belong to a session, not to the agent.
 NOT_SAVED = frozenset(
@@ -225,6 +225,7 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
             "generators": self.generators.state(),
             "metrics": self.metrics.state(),
             "progress": self.progress.state(),
+            "log": log_state(self.logger) if self._custom_logger else None,
             "episode_infos": copied(self.ep_info_buffer),
             "episode_successes": [bool(success) for success in self.ep_success_buffer],
             "counters": {name: getattr(self, name) for name in _COUNTERS},
@@ -244,6 +245,8 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
             self.progress.load_state(state["progress"])
             for name in _COUNTERS:
                 setattr(self, name, state["counters"][name])
+            if self._custom_logger and state["log"] is not None:
+                load_log_state(self.logger, state["log"])
             infos, successes = state["episode_infos"], state["episode_successes"]
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())

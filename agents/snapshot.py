@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from stable_baselines3.common.logger import Logger
 
 
 def copied(value: Any) -> Any:
@@ -25,3 +26,20 @@ def copied(value: Any) -> Any:
     if hasattr(value, "__iter__"):
         return [copied(entry) for entry in value]
     raise TypeError(f"state holds tensors, numbers and text, found {type(value).__name__}")
+
+
+def log_state(logger: Logger) -> dict[str, Any]:
+    """Numbers and texts that were recorded, and wait for the next line of the log."""
+    values = {name: value for name, value in logger.name_to_value.items() if np.isscalar(value)}
+    return {
+        "values": copied(values),
+        "counts": {name: logger.name_to_count[name] for name in values},
+        "excluded": {name: copied(logger.name_to_excluded[name]) for name in values},
+    }
+
+
+def load_log_state(logger: Logger, state: dict[str, Any]) -> None:
+    """Undo `log_state`."""
+    logger.name_to_value.update(state["values"])
+    logger.name_to_count.update(state["counts"])
+    logger.name_to_excluded.update(state["excluded"])

@@ -94,7 +94,11 @@ class Checkpoint:
 
         :raises CheckpointError: naming the first file that differs, and how
         """
-        for name, record in self.manifest["files"].items():
+        files = self.manifest["files"]
+        for name in (AGENT, STATE, CONFIG, *(chunk.name for chunk in self.chunks)):
+            if name not in files:
+                raise self._broken(MANIFEST, f"does not list {name}")
+        for name, record in files.items():
             path = self.path / name
             if not _FILE.fullmatch(name) or not path.is_file():
                 raise self._broken(name, "is missing")

@@ -1,8 +1,9 @@
 """One run, top to bottom: folder, suite, agent, learning, final evaluation, report."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from agents import MTSAC
 from envs import MultiTaskVecEnv, TaskSuite
 from mtrl.build import Evaluator, make_agent, make_training_env, use_threads
 from mtrl.callbacks import EvaluationCallback, Every, MetricsCallback, in_order
-from mtrl.checkpoint import Checkpoint, CheckpointStore
+from mtrl.checkpoint import Checkpoint, CheckpointStore, Contents
 from mtrl.checkpointing import Checkpointer
 from mtrl.config import RunConfig
 from mtrl.console import make_reporter, print_files, print_results, say
@@ -122,53 +123,69 @@ def _warn(text: str) -> None:
 
 
 def _learn(
-    config: RunConfig,
-    agent: MTSAC,
-    env: MultiTaskVecEnv,
-    evaluator: Evaluator,
-    folder: RunFolder,
-    pausing: _Pausing,
+    config: RunConfig, agent: MTSAC, env: MultiTaskVecEnv, evaluator: Evaluator, folder: RunFolder, pausing: _Pausing
 ) -> tuple[EvaluationResult, dict[str, float]]:
     """Learn and measure. The agent, the metrics and the plots are on disk afterwards, whatever happened.
 
     :return: the final evaluation, and the seconds spent on what
     """
-    total, checkpoint, stop = config.budget(agent.num_tasks), pausing.checkpoint, pausing.stop
-    contents = None if checkpoint is None else checkpoint.read()
-    writer = JsonlWriter(folder.path / METRICS_FILE, None if contents is None else contents["state"]["metrics"])
-    after = None if checkpoint is None else checkpoint.env_steps
-    agent.set_logger(make_logger(folder.path, config.tracking, folder.path.name, config.to_dict(), writer, after))
-    reporter = make_reporter(total, config.tracking.progress)
+    total = config.budget(agent.num_tasks)
+    contents = None if pausing.checkpoint is None else pausing.checkpoint.read()
+    writer = _make_writers(config, agent, folder, pausing.checkpoint, contents)
+    reporter = make_reporter(total, config.tracking.progress, *_made(contents))
     evaluations = EvaluationCallback(
         evaluator.while_training, _clock(config.evaluation.every_env_steps, total, _EVALUATIONS), total, reporter
     )
     metrics = MetricsCallback(_clock(config.tracking.every_env_steps, total, _METRIC_LINES), reporter)
     learning = LearningRun(config, agent, env, writer, {"metrics": metrics, "evaluations": evaluations})
-    checkpoints = Checkpointer(learning, pausing.store, config.checkpoint, total, stop)
+    checkpoints = Checkpointer(learning, pausing.store, config.checkpoint, total, pausing.stop)
     learning.clocks["checkpoints"] = checkpoints
+    if pausing.checkpoint is not None and contents is not None:
+        learning.restore(pausing.checkpoint, contents)
     try:
-        if checkpoint is not None and contents is not None:
-            learning.restore(checkpoint, contents)
-        with reporter, stop.patiently():
-            callbacks = in_order(metrics, evaluations, checkpoints)
-            left = max(total - agent.num_timesteps, 0)
-            agent.learn(left, callback=callbacks, log_interval=None, reset_num_timesteps=checkpoint is None)
+        with reporter, pausing.stop.patiently():
+            callbacks, left = in_order(metrics, evaluations, checkpoints), max(total - agent.num_timesteps, 0)
+            agent.learn(left, callback=callbacks, log_interval=None, reset_num_timesteps=contents is None)
         learned = writer.seconds
         say(f"Learnt {agent.num_timesteps:,} env steps; now the final evaluation.")
         final = evaluator.final(agent)
         evaluations.write(final, final=True)
     finally:
         checkpoints.close()
-        agent.save(folder.path / AGENT_FILE)
-        agent.logger.close()
-        if config.tracking.plots:
-            write_plots(folder.path)
+        _leave_behind(config, agent, folder)
     return final, {
         "learning": round(learned - evaluations.seconds - checkpoints.seconds, 3),
         "evaluations": round(evaluations.seconds, 3),
         "checkpoints": round(checkpoints.seconds, 3),
         "final_evaluation": round(writer.seconds - learned, 3),
     }
+
+
+def _make_writers(
+    config: RunConfig, agent: MTSAC, folder: RunFolder, checkpoint: Checkpoint | None, contents: Contents | None
+) -> JsonlWriter:
+    """Give the agent its logger, which goes on from a checkpoint; returns the writer of ``metrics.jsonl``."""
+    writer = JsonlWriter(folder.path / METRICS_FILE, None if contents is None else contents["state"]["metrics"])
+    after = None if checkpoint is None else checkpoint.env_steps
+    agent.set_logger(make_logger(folder.path, config.tracking, folder.path.name, config.to_dict(), writer, after))
+    return writer
+
+
+def _made(contents: Contents | None) -> tuple[int, int]:
+    """env_steps and updates that were made before the checkpoint."""
+    counters = {} if contents is None else contents["agent"]["counters"]
+    return counters.get("num_timesteps", 0), counters.get("_n_updates", 0)
+
+
+def _leave_behind(config: RunConfig, agent: MTSAC, folder: RunFolder) -> None:
+    """Write the agent and the plots; a disk that is full must not hide why the run ended."""
+    plots = partial(write_plots, folder.path) if config.tracking.plots else None
+    for write in (partial(agent.save, folder.path / AGENT_FILE), agent.logger.close, plots):
+        try:
+            if write is not None:
+                write()
+        except OSError as error:
+            _warn(f"not all files of the run can be written ({error.strerror or error}).")
 
 
 def _clock(every_env_steps: int | None, total: int, times: int) -> Every:
@@ -200,9 +217,11 @@ def _recorded(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        folder.close(INTERRUPTED)
+        with suppress(OSError):
+            folder.close(INTERRUPTED)
         say(f"Stopped. All that was done until now is in {folder.path}")
         raise
     except Exception as error:
-        folder.close(FAILED, error=sentence(error))
+        with suppress(OSError):
+            folder.close(FAILED, error=sentence(error))
         raise
