@@ -219,15 +219,14 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
         of `learn`, and in a callback's ``_on_rollout_start``. Then every transition is stored, every update that
         belongs to it made, and every callback heard.
         """
-        assert self.ep_info_buffer is not None and self.ep_success_buffer is not None
         return {
             "parts": {name: copied(part.state_dict()) for name, part in self._parts().items()},
             "generators": self.generators.state(),
             "metrics": self.metrics.state(),
             "progress": self.progress.state(),
             "log": log_state(self.logger) if self._custom_logger else None,
-            "episode_infos": copied(self.ep_info_buffer),
-            "episode_successes": [bool(success) for success in self.ep_success_buffer],
+            "episode_infos": copied(self.ep_info_buffer or ()),
+            "episode_successes": [bool(success) for success in self.ep_success_buffer or ()],
             "counters": {name: getattr(self, name) for name in _COUNTERS},
         }
 

@@ -66,34 +66,34 @@ class Checkpointer(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         if self._writing is not None and self._writing.done():
-            self._finish()
+            self.finish()
         if self.stop.due() is not None:
-            self._save(wait=True)
+            self.save(wait=True)
             self.stop.check()
         self._wanted |= self.clock(self.model.num_timesteps)
         if self._wanted and self._writing is None and time.monotonic() >= self._not_before:
             if self.run.env.restorable or self._waited >= self.patience:
-                self._save()
+                self.save()
             else:
                 self._waited += 1
 
     def _on_training_end(self) -> None:
-        self._save()
+        self.save()
 
     def close(self) -> None:
         """Wait for the checkpoint that is being written."""
         if self._writing is not None:
-            self._finish()
+            self.finish()
         self._writer.shutdown()
 
-    def _save(self, wait: bool = False) -> None:
+    def save(self, wait: bool = False) -> None:
         """Take a snapshot and have it written, unless this very moment is written already.
 
         :param wait: until it is written
         """
         began = time.monotonic()
         if self._writing is not None:
-            self._finish()
+            self.finish()
         latest = self.store.latest
         if self.model.num_timesteps > (0 if latest is None else latest.env_steps):
             self._wanted, self._waited = False, 0
@@ -101,14 +101,14 @@ class Checkpointer(BaseCallback):
             snapshot = self.run.snapshot(() if latest is None else latest.chunks)
             self._writing = self._writer.submit(self._write, snapshot)
             if wait:
-                self._finish()
+                self.finish()
         self.seconds += time.monotonic() - began
 
     def _write(self, snapshot: Snapshot) -> Checkpoint:
         self.run.metrics.sync()  # the checkpoint will say how much of it there is
         return self.store.write(snapshot)
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Hear what became of the checkpoint that was being written."""
         assert self._writing is not None
         writing, self._writing = self._writing, None
