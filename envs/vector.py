@@ -175,7 +175,7 @@ class MultiTaskVecEnv(VecEnv):
         for index, saved in enumerate(state["envs"]):
             self._guard(self._backend.call, "load_state", [index], saved)
         self._next_seed = None
-        self._fresh = all(saved["length"] == 0 for saved in state["envs"])
+        self._fresh = True
         self.reset_infos = [{"goal": int(goal)} for goal in self._arrays.goals]
         return self._arrays.observations.copy()
 

@@ -142,10 +142,11 @@ def _learn(
     learning.clocks["checkpoints"] = checkpoints
     if pausing.checkpoint is not None and contents is not None:
         learning.restore(pausing.checkpoint, contents)
+        contents = None  # as large as the agent
     try:
         with reporter, pausing.stop.patiently():
             callbacks, left = in_order(metrics, evaluations, checkpoints), max(total - agent.num_timesteps, 0)
-            agent.learn(left, callback=callbacks, log_interval=None, reset_num_timesteps=contents is None)
+            agent.learn(left, callback=callbacks, log_interval=None, reset_num_timesteps=pausing.checkpoint is None)
         learned = writer.seconds
         say(f"Learnt {agent.num_timesteps:,} env steps; now the final evaluation.")
         final = evaluator.final(agent)

@@ -80,7 +80,7 @@ def test_a_run_that_was_stopped_twice_ends_as_one_that_was_not(
     assert len(record["resumed"]) == 2
 
 
-METAWORLD = {"env": {"suite": "metaworld", "tasks": ["reach-v3", "push-v3"], "horizon": 10, "workers": 2}}
+METAWORLD = {"env": {"suite": "metaworld", "tasks": ["reach-v3", "push-v3"], "horizon": 10, "workers": 1}}
 
 
 def test_metaworld_goes_on_exactly_from_the_end_of_its_episodes_with_other_workers_too(
@@ -100,7 +100,8 @@ def test_metaworld_goes_on_exactly_from_the_end_of_its_episodes_with_other_worke
 def test_checkpoints_of_metaworld_wait_for_the_end_of_the_episodes_and_a_stop_does_not(
     steady: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = steady("run", **METAWORLD, total_env_steps=120, evaluation={"every_env_steps": 1000, "final_episodes": 1})
+    tasks = {"suite": "metaworld", "tasks": ["reach-v3", "push-v3"], "horizon": 10}
+    config = steady("run", env=tasks, total_env_steps=120, evaluation={"every_env_steps": 1000, "final_episodes": 1})
     run_until(config, 74, monkeypatch)
     stopped, before = checkpoints(tmp_path / "run")
     assert (before.env_steps, before.exact) == (40, True)  # asked for at 36
