@@ -45,7 +45,7 @@ def wait_until(condition: object, seconds: float = 120.0) -> None:
 def test_a_run_that_is_killed_at_random_moments_ends_like_one_that_was_not(tmp_path: Path, kills: int) -> None:
     command = [sys.executable, "-m", "tests.mtrl.kill_runs", str(tmp_path), str(kills), "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1150)
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout.split()[0]) >= kills
 
