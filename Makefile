@@ -29,7 +29,7 @@ train: setup ## train the quickstart; ARGS='env=mt10 seed=3' trains something el
 test: setup-dev ## run the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist=worksteal $(ARGS)
 
-test-faults: setup-dev ## run the long tests of what can go wrong
+test-faults: setup-dev ## run the long tests of what can go wrong: processes killed, disks filled, files broken
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n $(WORKERS) --maxprocesses=8 --dist=worksteal $(ARGS)
 
 lint: setup-dev ## check style and types

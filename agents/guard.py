@@ -157,7 +157,8 @@ class UpdateGuard:
 class DeviceGuard(UpdateGuard):
     """Guards the updates of an agent on an accelerator: nothing waits, what is found acts through masks.
 
-    A method that computes with task gradients waits for the device anyway: there the answer is read.
+    A method that computes with task gradients, or acts on the host, waits for the device anyway: there the answer is
+    read.
 
     :param most_in_a_row: updates stopped one after the other at which `stuck` is true, an update or so later
     :param device: of the tensors
@@ -185,7 +186,7 @@ class DeviceGuard(UpdateGuard):
         if balancer.wants_gradients():
             _ = objective.take_gradients()
         self.passes(f"{name} loss", objective.present_only(objective.losses))
-        if balancer.uses_gradients:
+        if balancer.uses_gradients or balancer.acts_on_host:
             self.stopped = bool(self._found)
             if self.stopped or not self._try(balancer, objective, name):
                 self._found.fill_(1.0)
@@ -197,7 +198,7 @@ class DeviceGuard(UpdateGuard):
     def step(self, optimizer: torch.optim.Optimizer, balancer: Balancer, norm: Tensor, name: str) -> None:
         self.passes(f"{name} gradient", norm)
         self.step_temperature(optimizer)
-        if not balancer.uses_gradients:
+        if not (balancer.uses_gradients or balancer.acts_on_host):
             self._states[balancer].restore_where(self._found)
         elif bool(self._found):
             self._states[balancer].restore()

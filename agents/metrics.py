@@ -1,6 +1,7 @@
 """What an update reports: tensors summed on the device, named and averaged only when they are logged."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,6 +58,17 @@ class UpdateMetrics:
             total = self._sums.get(name)
             self._sums[name] = value.clone() if total is None else total.add_(value)
             self._counts[name] = counted + self._counts[name] if total is not None else counted
+
+    def state(self) -> dict[str, Any]:
+        """What was added since the last flush."""
+        parts = {"sums": self._sums, "counts": self._counts}
+        return {part: {name: total.clone() for name, total in totals.items()} for part, totals in parts.items()}
+
+    def load_state(self, state: dict[str, Any], device: torch.device) -> None:
+        """Undo `state`."""
+        self._sums, self._counts = (
+            {name: total.to(device, copy=True) for name, total in state[part].items()} for part in ("sums", "counts")
+        )
 
     def flush(self, task_names: Sequence[str]) -> dict[str, float]:
         """Means since the last flush by tag; starts anew."""

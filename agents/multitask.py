@@ -3,6 +3,7 @@
 The face is Stable-Baselines3's. A subclass says what is learnt: it builds its parts and implements `train`.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,17 @@ from agents.progress import TaskProgress
 from agents.randomness import Generators
 from agents.replay import TaskReplayBuffer
 from agents.settings import refuse_unknown
+from agents.snapshot import copied, load_log_state, log_state
 from agents.untrusted import load_optimizer, refuse_absurd
 
 # Arguments of a constructor that belong to a session, not to the agent.
 NOT_SAVED = frozenset(
     {"self", "__class__", "policy", "env", "device", "verbose", "tensorboard_log", "_init_setup_model", "unknown"}
 )
+
+
+# Attributes of SB3 that count, and that `learn` goes on from.
+_COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
 
 
 class MultiTaskAlgorithm(OffPolicyAlgorithm):
@@ -123,7 +129,7 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
         )
         callback.on_training_start(locals(), globals())
         while self.num_timesteps < total_timesteps:
-            callback.on_rollout_start()
+            callback.on_rollout_start()  # nothing is in flight here: `state` taken at this point is exact
             for step in range(self.train_freq):
                 train = self._train_when_ready if self.pipeline and step == 0 else None
                 if not self._vector_step(callback, train, log_interval):
@@ -214,6 +220,54 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
             for task in (task for task, count in restarts.by_task.items() if count):
                 self.logger.record(f"env_restarts/{task}", restarts.by_task[task])
         super().dump_logs()
+
+    # ------------------------------------------------------------------ pausing
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all that the following steps of `learn` depend on, save the replay rows and the environments.
+
+        Nested dictionaries and lists of tensors, numbers and text. Exact where nothing is in flight: between two calls
+        of `learn`, and in a callback's ``_on_rollout_start``. Then every transition is stored, every update that
+        belongs to it made, and every callback heard.
+        """
+        return {
+            "parts": {name: copied(part.state_dict()) for name, part in self._parts().items()},
+            "generators": self.generators.state(),
+            "metrics": self.metrics.state(),
+            "progress": self.progress.state_dict(),
+            "guard": self.guard.state_dict(),
+            "log": log_state(self.logger) if self._custom_logger else None,
+            "episode_infos": copied(self.ep_info_buffer or ()),
+            "episode_successes": [bool(success) for success in self.ep_success_buffer or ()],
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+        }
+
+    def load_state(self, state: dict[str, Any], observations: np.ndarray) -> None:
+        """Undo `state`: ``learn(..., reset_num_timesteps=False)`` then goes on.
+
+        :param observations: of the restored environments ``[N, S + K]``
+        :raises ConfigurationError: for the state of another agent
+        """
+        try:
+            for name, part in self._parts().items():
+                part.load_state_dict(state["parts"][name])
+            self.generators.load_state(state["generators"])
+            self.metrics.load_state(state["metrics"], self.device)
+            self.progress.load_state_dict(state["progress"])
+            self.guard.load_state_dict(state["guard"])
+            for name in _COUNTERS:
+                setattr(self, name, state["counters"][name])
+            if self._custom_logger and state["log"] is not None:
+                load_log_state(self.logger, state["log"])
+            infos, successes = state["episode_infos"], state["episode_successes"]
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigurationError(
+                f"The saved state is not of this agent ({type(error).__name__}: {reason})."
+            ) from error
+        self.ep_info_buffer = deque(infos, maxlen=self._stats_window_size)
+        self.ep_success_buffer = deque(successes, maxlen=self._stats_window_size)
+        self._last_obs = observations
 
     # ------------------------------------------------------------------ files
 

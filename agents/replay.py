@@ -62,6 +62,7 @@ class TaskReplayBuffer:
         self.rows = torch.empty(self.num_tasks, self.capacity, sum(self.sizes), device=self.device)
         self.position = np.zeros(self.num_tasks, dtype=np.int64)
         self.filled = np.zeros(self.num_tasks, dtype=np.int64)
+        self.stored = np.zeros(self.num_tasks, dtype=np.int64)  # transitions ever stored, the overwritten ones included
         # The rank of an environment among the copies of its task: its place in the ring after `position`.
         self._rank = np.array([np.sum(self.task_of_env[:i] == task) for i, task in enumerate(self.task_of_env)])
         self._first_row = torch.arange(self.num_tasks)[:, None] * self.capacity
@@ -107,6 +108,7 @@ class TaskReplayBuffer:
         self.rows.view(-1, self.rows.shape[-1])[index] = torch.from_numpy(rows).to(self.device)
         self.position = (self.position + self.copies) % self.capacity
         self.filled = np.minimum(self.filled + self.copies, self.capacity)
+        self.stored += self.copies
 
     def sample(self, batch_size: int, tasks: Tensor | None = None) -> ReplaySample:
         """Draw ``B = batch_size / K`` transitions of every task, independently and with replacement.
@@ -127,6 +129,54 @@ class TaskReplayBuffer:
         rows = self.rows.view(-1, self.rows.shape[-1]).index_select(0, index).view(len(filled), samples, -1)
         states, actions, rewards, next_states, terminals = rows.split(self.sizes, dim=-1)
         return ReplaySample(states, actions, rewards.squeeze(-1), next_states, terminals.squeeze(-1))
+
+    def rows_between(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """A copy of the transitions number ``first[k]`` to ``last[k] - 1`` of every task, in the order of storing.
+
+        :param first: of each task ``[K]``, counted from 0 as `stored` does; not overwritten yet
+        :param last: the number after the last one ``[K]``
+        :return: packed rows, task after task ``[sum(last - first), 2 S + A + 2]``
+        """
+        rows = self.rows.view(-1, self.rows.shape[-1])
+        return rows.index_select(0, self._places(first, last)).cpu().numpy()
+
+    def put_back(self, first: np.ndarray, last: np.ndarray, rows: np.ndarray) -> None:
+        """Put what `rows_between` gave where `add` would have put it; older transitions first.
+
+        :raises ConfigurationError: for rows of another size
+        """
+        if rows.dtype != np.float32 or rows.shape != (int((last - first).sum()), self.rows.shape[-1]):
+            raise ConfigurationError(
+                f"{int((last - first).sum())} transitions of {self.rows.shape[-1]} float32 numbers each were expected, "
+                f"found {rows.dtype} {list(rows.shape)}."
+            )
+        newest = np.maximum(first, last - self.capacity)  # a smaller ring keeps the newest ones
+        kept = np.concatenate([np.arange(a, b) >= c for a, b, c in zip(first, last, newest, strict=True)])
+        source = torch.from_numpy(rows if kept.all() else rows[kept])
+        self.rows.view(-1, self.rows.shape[-1])[self._places(newest, last)] = source.to(self.device)
+
+    def resume(self, stored: np.ndarray, capacity: int) -> None:
+        """Go on after `put_back`, as if the transitions had been stored here.
+
+        :param stored: transitions ever stored of each task ``[K]``
+        :param capacity: of the ring that they were stored in
+        :raises ConfigurationError: for a larger ring than one that had overwritten transitions
+        """
+        if self.capacity > capacity and (stored > capacity).any():
+            raise ConfigurationError(
+                f"A full ring of {capacity} transitions per task cannot go on as one of {self.capacity}."
+            )
+        self.stored = stored.astype(np.int64)
+        self.position = self.stored % self.capacity
+        self.filled = np.minimum(self.stored, self.capacity)
+
+    def _places(self, first: np.ndarray, last: np.ndarray) -> Tensor:
+        """Rows of the flat ring that hold the transitions number ``first[k]`` to ``last[k] - 1``."""
+        slots = [
+            k * self.capacity + np.arange(a, b) % self.capacity
+            for k, (a, b) in enumerate(zip(first, last, strict=True))
+        ]
+        return torch.from_numpy(np.concatenate(slots)).to(self.device)
 
 
 def samples_per_task(batch_size: int, num_tasks: int) -> int:

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from benchmarks import env_steps, footprint, jacobian, update
+from benchmarks import checkpoint, env_steps, footprint, jacobian, update
 from benchmarks.timing import machine
 
 REPORTS: dict[str, Callable[[], str]] = {
@@ -11,6 +11,7 @@ REPORTS: dict[str, Callable[[], str]] = {
     "jacobian": jacobian.report,
     "env_steps": lambda: env_steps.table(env_steps.measure()),
     "footprint": footprint.report,
+    "checkpoint": checkpoint.report,
 }
 
 

@@ -28,7 +28,7 @@ IMAGE_SIZE = 96
 
 
 class PointMasses:
-    """N point masses in one process; the backend of the suite's vector environment.
+    """N point masses in one process; the backend of the suite's vector environment. Its state can be saved at any step.
 
     :param targets: [K, 2].
     :param scales: [K] reward scales.
@@ -40,6 +40,8 @@ class PointMasses:
     :param horizon: steps per episode.
     :param stop_at_success: end an episode at its first success.
     """
+
+    saved_whole = True
 
     def __init__(
         self,
@@ -134,13 +136,27 @@ class PointMasses:
         if method == "render":
             return [self._image(i) for i in indices]
         if method == "state":
-            return [{**self.schedules[i].state(), "length": int(self._lengths[i])} for i in indices]
+            return [self._state(i) for i in indices]
         if method != "load_state":
             raise NotImplementedError(method)
         for i in indices:
-            self.schedules[i].load_state(args[0])
-            self._place(i, self.schedules[i].resumed())
+            self._load_state(i, args[0])
         return []
+
+    def _state(self, i: int) -> dict[str, Any]:
+        return {
+            **self.schedules[i].state(),
+            "length": int(self._lengths[i]),
+            "position": self.positions[i].tolist(),
+            "return": float(self._returns[i]),
+            "solved": bool(self._solved[i]),
+        }
+
+    def _load_state(self, i: int, state: dict[str, Any]) -> None:
+        self.schedules[i].load_state(state)
+        self._place(i, self.schedules[i].resumed())
+        self.positions[i] = self.arrays.observations[i, :2] = state["position"]
+        self._returns[i], self._lengths[i], self._solved[i] = state["return"], state["length"], state["solved"]
 
     def _image(self, i: int) -> np.ndarray:
         image = np.full((IMAGE_SIZE, IMAGE_SIZE, 3), 255, np.uint8)

@@ -79,6 +79,7 @@ class MultiTaskVecEnv(VecEnv):
         self._seed = seed
         self._next_seed: int | None = None
         self.restarts = RestartBudget(self.task_names, max_restarts)
+        self._fresh = False
         self._started = time.time()
         super().__init__(self.num_tasks * copies, observation_space, action_space)
         one_hot = np.eye(self.num_tasks, dtype=np.float32)[self.task_of_env]
@@ -104,6 +105,7 @@ class MultiTaskVecEnv(VecEnv):
         seed, self._next_seed = self._next_seed, None
         self._seed = self._seed if seed is None else seed
         self._recover(self._guard(self._backend.reset, seed), "reset")
+        self._fresh = True
         self.reset_infos = [{"goal": int(goal)} for goal in self._arrays.goals]
         self._reset_seeds()
         self._reset_options()
@@ -135,6 +137,7 @@ class MultiTaskVecEnv(VecEnv):
         for i in lost:
             self._report_lost_step(i)
         dones = arrays.terminated | arrays.truncated
+        self._fresh = bool(dones.all())
         infos = self._infos(dones, lost)
         return arrays.observations.copy(), arrays.rewards.copy(), dones, infos
 
@@ -167,12 +170,17 @@ class MultiTaskVecEnv(VecEnv):
             }
         return infos
 
-    def state_dict(self) -> dict[str, Any]:
-        """JSON-able state of the goal streams: current goal, episode count and generator of each environment.
+    @property
+    def restorable(self) -> bool:
+        """Whether :meth:`load_state_dict` would bring back exactly this moment.
 
-        Exact at an episode boundary only, for the simulators themselves are not saved: every environment must have just
-        been reset (its saved ``length`` is 0), as all of Meta-World's are when their common horizon ends.
+        Simulators that are not saved begin their episodes anew, so all of them must have just been reset, as all of
+        Meta-World's are when their common horizon ends. The point masses are saved whole, and can be at any step.
         """
+        return self._fresh or getattr(self._backend, "saved_whole", False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state: goal, episode count and generator of each environment, and the faults so far."""
         envs = self._call("state", range(self.num_envs))
         return {"task_names": list(self.task_names), "envs": envs, "restarts": self.restarts.state_dict()}
 
@@ -180,6 +188,7 @@ class MultiTaskVecEnv(VecEnv):
         """Undo :meth:`state_dict`: every environment begins the episode of its saved goal.
 
         :return: the observations [N, S + K].
+        :raises SuiteError: when the state is of other environments.
         """
         self._check_open()
         self._drain()
@@ -189,8 +198,10 @@ class MultiTaskVecEnv(VecEnv):
                 f"this vector has {self.num_envs} of {list(self.task_names)}"
             )
         for index, saved in enumerate(state["envs"]):
-            self._backend.call("load_state", [index], saved)
+            self._guard(self._backend.call, "load_state", [index], saved)
         self.restarts.load_state_dict(state["restarts"])
+        self._next_seed = None
+        self._fresh = True
         self.reset_infos = [{"goal": int(goal)} for goal in self._arrays.goals]
         return self._arrays.observations.copy()
 

@@ -28,8 +28,9 @@ def main(pipe_fd: int, memory_fd: int, lifeline_fd: int) -> None:
     :param memory_fd: file descriptor of the shared arrays.
     :param lifeline_fd: read end of a pipe that nobody writes to; it closes when the parent is gone.
     """
-    # Ctrl-C reaches the whole process group; the parent decides what it means and closes the pipe.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A stop signal often reaches every process of a job; the parent decides what it means and closes the pipe.
+    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(stop, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, args=(lifeline_fd,), daemon=True).start()
     pipe = Connection(pipe_fd)
     # The parent closing the pipe is the normal way to end.

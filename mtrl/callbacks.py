@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
@@ -25,6 +26,15 @@ class Every:
         self.next = (env_steps // self.interval + 1) * self.interval
         return True
 
+    def state(self) -> dict[str, int]:
+        """What a checkpoint keeps."""
+        return {"interval": self.interval, "next": self.next}
+
+    def load_state(self, state: dict[str, int]) -> None:
+        """Undo `state`; where the interval is another now, the next multiple of it after the last tick is next."""
+        last = state["next"] - state["interval"]
+        self.next = state["next"] if state["interval"] == self.interval else (last // self.interval + 1) * self.interval
+
 
 class EvaluationCallback(BaseCallback):
     """Evaluates while training, and writes an evaluation line.
@@ -41,6 +51,7 @@ class EvaluationCallback(BaseCallback):
         super().__init__()
         self.measure, self.clock, self.total, self.reporter = measure, clock, total_env_steps, reporter
         self.seconds = 0.0  # spent evaluating so far
+        self.latest: float | None = None  # mean success, as measured last
 
     def _on_step(self) -> bool:
         if self.num_timesteps < self.total and self.clock(self.num_timesteps):
@@ -50,8 +61,18 @@ class EvaluationCallback(BaseCallback):
             self.write(result, final=False)
         return True
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"clock": self.clock.state(), "seconds": self.seconds, "latest": self.latest}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Undo `state`."""
+        self.clock.load_state(state["clock"])
+        self.seconds, self.latest = state["seconds"], state["latest"]
+
     def write(self, result: EvaluationResult, final: bool) -> None:
         """Write one evaluation line."""
+        self.latest = result.success_rate
         for tag, value in evaluation_metrics(result, final).items():
             self.logger.record(tag, value)
         self.logger.dump(self.num_timesteps)
@@ -72,14 +93,23 @@ class MetricsCallback(BaseCallback):
         self.reporter.step(self.num_timesteps, self.model._n_updates)
         return True
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"clock": self.clock.state(), "written": self.written}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Undo `state`."""
+        self.clock.load_state(state["clock"])
+        self.written = state["written"]
+
     def _on_training_end(self) -> None:
-        if self.num_timesteps > self.written:
+        if self.model.num_timesteps > self.written:
             self.write()
 
     def write(self) -> None:
         """Write a line of what was measured since the last one."""
         self.model.dump_logs()
-        self.written = self.num_timesteps
+        self.written = self.model.num_timesteps
 
 
 def in_order(*callbacks: BaseCallback) -> CallbackList:

@@ -160,6 +160,21 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run is written down so that it can go on; none of it changes a result.
+
+    :param every_env_steps: between two checkpoints; None takes a hundredth of the run, but at least a minute
+    :param keep: how many of the newest are kept; the best is kept beside them
+    :param exact: wait for a moment that can be gone on from exactly: the end of the running episodes, where
+        simulators cannot be saved
+    """
+
+    every_env_steps: Count | None = None
+    keep: Annotated[int, Range(2)] = 2
+    exact: bool = True
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One run.
 
@@ -168,6 +183,8 @@ class RunConfig:
     :param device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``
     :param threads: threads of the learning process; None takes every core
     :param run_dir: the run's folder; None names it by the content of the config, inside `runs_dir`
+    :param max_wall_time: seconds after which the run stops with a checkpoint and exit code 75; None does not stop
+    :param takeover: go on in a folder whose owner, on another host, is dead
     :param debug: show tracebacks
     """
 
@@ -177,12 +194,15 @@ class RunConfig:
     balancer: BalancerConfig = field(default_factory=BalancerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     seed: Amount = 1
     total_env_steps: Count | None = None
     device: str = "auto"
     threads: Count | None = None
     run_dir: str | None = None
     runs_dir: str = "runs"
+    max_wall_time: Positive | None = None
+    takeover: bool = False
     debug: bool = False
 
     @classmethod
@@ -210,8 +230,9 @@ class RunConfig:
     def identity(self) -> str:
         """Eight hexadecimal digits that change when anything that can change a result does."""
         values = self.to_dict()
-        for key in ("tracking", "threads", "run_dir", "runs_dir", "debug", "seed"):
+        for key in ("tracking", "checkpoint", "threads", "run_dir", "runs_dir", "max_wall_time", "takeover", "debug"):
             del values[key]
+        del values["seed"]
         for group in ("env", "evaluation"):
             del values[group]["workers"]
         del values["env"]["fast"]

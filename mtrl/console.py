@@ -107,7 +107,7 @@ class PlainReporter(Quiet):
 class LiveReporter:
     """A progress bar: env steps, steps/s, updates/s, mean success, worst task, time left."""
 
-    def __init__(self, total_env_steps: int) -> None:
+    def __init__(self, total_env_steps: int, env_steps: int = 0, updates: int = 0) -> None:
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} env steps"),
@@ -120,8 +120,8 @@ class LiveReporter:
             refresh_per_second=2,
             expand=True,
         )
-        self.bar = self.progress.add_task("train", total=total_env_steps, speed="", success="")
-        self.last = (time.monotonic(), 0, 0)
+        self.bar = self.progress.add_task("train", total=total_env_steps, completed=env_steps, speed="", success="")
+        self.last = (time.monotonic(), env_steps, updates)
 
     def __enter__(self) -> "LiveReporter":
         self.progress.start()
@@ -145,11 +145,15 @@ class LiveReporter:
         self.last = (time.monotonic(), env_steps, self.last[2])
 
 
-def make_reporter(total_env_steps: int, wanted: bool) -> Reporter:
-    """A live bar on a terminal, plain lines elsewhere, nothing if it is not wanted."""
+def make_reporter(total_env_steps: int, wanted: bool, env_steps: int = 0, updates: int = 0) -> Reporter:
+    """A live bar on a terminal, plain lines elsewhere, nothing if it is not wanted.
+
+    :param env_steps: made before, by a run that goes on
+    :param updates: made before
+    """
     if not wanted:
         return Quiet()
-    return LiveReporter(total_env_steps) if sys.stdout.isatty() else PlainReporter(total_env_steps)
+    return LiveReporter(total_env_steps, env_steps, updates) if sys.stdout.isatty() else PlainReporter(total_env_steps)
 
 
 def describe_success(result: EvaluationResult) -> str:

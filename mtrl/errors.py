@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-BAD_INPUT, FAULT, INTERRUPTED = 2, 1, 130
+BAD_INPUT, FAULT, INTERRUPTED, RESUMABLE = 2, 1, 130, 75
 
 
 class ConfigError(ValueError):
@@ -16,6 +16,22 @@ class ForeignPackage(ImportError):
 
 class RunFolderError(ConfigError):
     """A folder that is no run, or that another process is using."""
+
+
+class CheckpointError(ConfigError):
+    """A checkpoint that cannot be used, and why."""
+
+
+class RunStopped(KeyboardInterrupt):
+    """A run that was asked to stop and did; the same command goes on from its checkpoint.
+
+    :param reason: who asked, as the beginning of the sentence
+    :param code: exit code of the command
+    """
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(f"{reason}; the same command goes on from the last checkpoint.")
+        self.code = code
 
 
 class MissingExtra(ConfigError):
@@ -33,6 +49,8 @@ def nearest(value: object, known: Iterable[str]) -> str:
 
 def exit_code(error: BaseException) -> int:
     """The exit code of a command that ended with this error."""
+    if isinstance(error, RunStopped):
+        return error.code
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     if isinstance(error, (ConfigError, ForeignPackage)):
@@ -51,6 +69,8 @@ def _bad_input_of_siblings() -> tuple[type[Exception], ...]:
 
 def sentence(error: BaseException) -> str:
     """The error as one sentence for a person."""
+    if isinstance(error, RunStopped):
+        return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "Stopped by you."
     text = " ".join(str(error).split()) or "no reason was given"

@@ -1,23 +1,26 @@
 """One run, top to bottom: folder, suite, agent, learning, final evaluation, report."""
 
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents import MTSAC, NonFiniteUpdate
-from envs import EnvironmentFault, TaskSuite
+from envs import EnvironmentFault, MultiTaskVecEnv, TaskSuite
 from mtrl.build import Evaluator, make_agent, make_training_env, use_threads
 from mtrl.callbacks import EvaluationCallback, Every, MetricsCallback, in_order
+from mtrl.checkpoint import Checkpoint, CheckpointStore, Contents
+from mtrl.checkpointing import Checkpointer
 from mtrl.config import RunConfig
 from mtrl.console import make_reporter, print_files, print_results, say, without_harm
-from mtrl.errors import sentence
+from mtrl.errors import ConfigError, sentence
 from mtrl.evaluation import EvaluationResult
+from mtrl.pause import LearningRun, refuse_changes
 from mtrl.report import REPORTED, write_batch, write_plots, write_results
-from mtrl.run_folder import AGENT_FILE, FAILED, FINISHED, INTERRUPTED, RunFolder
-from mtrl.tracking import make_logger
+from mtrl.run_folder import AGENT_FILE, CHECKPOINTS, FAILED, FINISHED, INTERRUPTED, RunFolder
+from mtrl.signals import StopRequest
+from mtrl.tracking import METRICS_FILE, JsonlWriter, make_logger
 
 if TYPE_CHECKING:
     import pandas
@@ -45,69 +48,117 @@ class Result:
 
 
 def run(config: RunConfig) -> Result:
-    """Train and evaluate one agent. A run that is finished is not run again.
+    """Train and evaluate one agent: start, or go on from the newest checkpoint. What is finished is not run again.
 
     :raises ConfigError: for a setting that cannot work, before anything is written
     :raises SuiteError: for tasks that do not exist
     :raises EnvironmentFault: when simulations fail more often than allowed; what was measured is in the run's folder
     :raises NonFiniteUpdate: when updates keep meeting numbers that are not finite; so is the offending batch
-    :raises KeyboardInterrupt: when stopped; the agent and what was measured are in the run's folder
+    :raises RunStopped: when a signal or the wall time ended it; the same config goes on
     """
     folder = RunFolder.of(config)
     title = f"{config.env.suite}, {config.agent.name}, {config.balancer.name}, seed {config.seed}"
-    if folder.status == FINISHED:
+    if folder.status == FINISHED and not _goes_further(config, folder):
         say(f"'{folder.path}' holds this run already, finished {folder.record['ended']}: nothing to do.")
         print_results(folder.results(), title)
         return Result(folder.path, folder.results(), skipped=True)
 
     use_threads(config)
     suite = config.make_suite()
-    folder.claim(config)
-    with _recorded(folder), ExitStack() as stack:
-        env = stack.enter_context(closing(make_training_env(config, suite)))
-        evaluator = stack.enter_context(closing(Evaluator(config, suite)))
-        agent = make_agent(config, env)
-        folder.update(protocol=protocol(config, suite), seeds=config.seeds(), agent=agent.runtime)
-        final, seconds = _learn(config, agent, evaluator, folder)
-        write_results(final, folder.path)
-        folder.close(FINISHED, seconds=seconds, success_rate=final.success_rate)
+    with StopRequest(config.max_wall_time) as stop, folder.owned(config.takeover):
+        store = CheckpointStore(folder.path / CHECKPOINTS, config.checkpoint.keep)
+        checkpoint = _open(config, folder, store)
+        with _recorded(folder), ExitStack() as stack:
+            env = stack.enter_context(closing(make_training_env(config, suite)))
+            evaluator = stack.enter_context(closing(Evaluator(config, suite)))
+            agent = make_agent(config, env)
+            folder.update(protocol=protocol(config, suite), seeds=config.seeds(), agent=agent.runtime)
+            final, seconds = _learn(config, agent, env, evaluator, folder, _Pausing(store, checkpoint, stop))
+            write_results(final, folder.path)
+            folder.close(FINISHED, seconds=seconds, success_rate=final.success_rate)
     print_results(folder.results(), title)
     print_files(folder.path, REPORTED)
     return Result(folder.path, folder.results())
 
 
+@dataclass(frozen=True)
+class _Pausing:
+    """Where a run is written down, what it goes on from, and who may stop it."""
+
+    store: CheckpointStore
+    checkpoint: Checkpoint | None
+    stop: StopRequest
+
+
+def _goes_further(config: RunConfig, folder: RunFolder) -> bool:
+    """Whether a config asks for more than a finished run has.
+
+    :raises ConfigError: if it is the config of another run
+    """
+    refuse_changes(folder.config().to_dict(), config, folder.path)
+    made = folder.record.get("protocol", {})
+    return bool(made) and config.budget(len(made["tasks"])) > made["env_steps"]
+
+
+def _open(config: RunConfig, folder: RunFolder, store: CheckpointStore) -> Checkpoint | None:
+    """The checkpoint that the run in a folder goes on from; without one, a new run is begun there."""
+    store.clean()
+    checkpoint = store.newest(_warn)
+    if checkpoint is None:
+        if folder.status == FINISHED:
+            raise ConfigError(
+                f"'{folder.path}' is finished and holds no checkpoint to go on from: choose another run_dir."
+            )
+        folder.begin(config)
+        return None
+    refuse_changes(checkpoint.read()["config"], config, folder.path)
+    folder.go_on(config, checkpoint.env_steps, checkpoint.exact)
+    begin_again = "" if checkpoint.exact else "; the episodes that ran there begin again"
+    say(f"Going on from step {checkpoint.env_steps:,} in '{folder.path}'{begin_again}.")
+    return checkpoint
+
+
+def _warn(text: str) -> None:
+    say(f"Warning: {text}")
+
+
 def _learn(
-    config: RunConfig, agent: MTSAC, evaluator: Evaluator, folder: RunFolder
+    config: RunConfig, agent: MTSAC, env: MultiTaskVecEnv, evaluator: Evaluator, folder: RunFolder, pausing: _Pausing
 ) -> tuple[EvaluationResult, dict[str, float]]:
     """Learn and measure. The agent, the metrics and the plots are on disk afterwards, whatever happened.
 
     :return: the final evaluation, and the seconds spent on what
     """
     total = config.budget(agent.num_tasks)
-    reporter = make_reporter(total, config.tracking.progress)
+    contents = None if pausing.checkpoint is None else pausing.checkpoint.read()
+    writer = _make_writers(config, agent, folder, pausing.checkpoint, contents)
+    reporter = make_reporter(total, config.tracking.progress, *_made(contents))
     evaluations = EvaluationCallback(
         evaluator.while_training, _clock(config.evaluation.every_env_steps, total, _EVALUATIONS), total, reporter
     )
     metrics = MetricsCallback(_clock(config.tracking.every_env_steps, total, _METRIC_LINES), reporter)
-    agent.set_logger(make_logger(folder.path, config.tracking, folder.path.name, config.to_dict()))
-    started = time.monotonic()
+    learning = LearningRun(config, agent, env, writer, {"metrics": metrics, "evaluations": evaluations})
+    checkpoints = Checkpointer(learning, pausing.store, config.checkpoint, total, pausing.stop)
+    learning.clocks["checkpoints"] = checkpoints
+    if pausing.checkpoint is not None and contents is not None:
+        learning.restore(pausing.checkpoint, contents)
+        contents = None  # as large as the agent
     try:
-        with reporter, _last_metrics(metrics):
-            agent.learn(total, callback=in_order(metrics, evaluations), log_interval=None)
-        learned = time.monotonic()
+        with reporter, pausing.stop.patiently(), _last_metrics(metrics):
+            callbacks, left = in_order(metrics, evaluations, checkpoints), max(total - agent.num_timesteps, 0)
+            agent.learn(left, callback=callbacks, log_interval=None, reset_num_timesteps=pausing.checkpoint is None)
+        learned = writer.seconds
         say(f"Learnt {agent.num_timesteps:,} env steps; now the final evaluation.")
         final = evaluator.final(agent)
         evaluations.write(final, final=True)
     finally:
-        agent.save(folder.path / AGENT_FILE)
-        agent.logger.close()
-        if config.tracking.plots:
-            without_harm("Drawing the plots", write_plots, folder.path)
-    ended = time.monotonic()
+        checkpoints.close()
+        _leave_behind(config, agent, folder)
     return final, {
-        "learning": round(learned - started - evaluations.seconds, 3),
+        "learning": round(learned - evaluations.seconds - checkpoints.seconds, 3),
         "evaluations": round(evaluations.seconds, 3),
-        "final_evaluation": round(ended - learned, 3),
+        "checkpoints": round(checkpoints.seconds, 3),
+        "final_evaluation": round(writer.seconds - learned, 3),
     }
 
 
@@ -119,6 +170,30 @@ def _last_metrics(metrics: MetricsCallback) -> Iterator[None]:
     except (EnvironmentFault, NonFiniteUpdate):
         metrics.write()
         raise
+
+
+def _make_writers(
+    config: RunConfig, agent: MTSAC, folder: RunFolder, checkpoint: Checkpoint | None, contents: Contents | None
+) -> JsonlWriter:
+    """Give the agent its logger, which goes on from a checkpoint; returns the writer of ``metrics.jsonl``."""
+    writer = JsonlWriter(folder.path / METRICS_FILE, None if contents is None else contents["state"]["metrics"])
+    after = None if checkpoint is None else checkpoint.env_steps
+    agent.set_logger(make_logger(folder.path, config.tracking, folder.path.name, config.to_dict(), writer, after))
+    return writer
+
+
+def _made(contents: Contents | None) -> tuple[int, int]:
+    """env_steps and updates that were made before the checkpoint."""
+    counters = {} if contents is None else contents["agent"]["counters"]
+    return counters.get("num_timesteps", 0), counters.get("_n_updates", 0)
+
+
+def _leave_behind(config: RunConfig, agent: MTSAC, folder: RunFolder) -> None:
+    """Write the agent and the plots; a disk that is full must not hide why the run ended."""
+    without_harm("Saving the agent", agent.save, folder.path / AGENT_FILE)
+    without_harm("Closing the log", agent.logger.close)
+    if config.tracking.plots:
+        without_harm("Drawing the plots", write_plots, folder.path)
 
 
 def _clock(every_env_steps: int | None, total: int, times: int) -> Every:
@@ -150,12 +225,14 @@ def _recorded(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        folder.close(INTERRUPTED)
+        with suppress(OSError):
+            folder.close(INTERRUPTED)
         say(f"Stopped. All that was done until now is in {folder.path}")
         raise
     except Exception as error:
         if isinstance(error, NonFiniteUpdate):
             path = without_harm("Keeping the offending batch", write_batch, error.batch, folder.path)
             say(f"What the last update was made of is in {path}")
-        folder.close(FAILED, error=sentence(error))
+        with suppress(OSError):
+            folder.close(FAILED, error=sentence(error))
         raise

@@ -15,20 +15,21 @@ from mtrl.shadowing import refuse_foreign_packages
 if TYPE_CHECKING:
     from mtrl.sweep import Sweep
 
-_DEBUG_FLAG, _DEBUG_SETTING = "--debug", "debug=true"
+_DEBUG_SETTING = "debug=true"
+_FLAGS = {"--debug": _DEBUG_SETTING, "--takeover": "takeover=true"}
 # A balancer's name, or a composition of names, as the value of an override.
 _BALANCER = re.compile(r"^balancer=(?P<choices>[\w+:,]+)$")
 
 
 def launch(train: Callable[[], None], configs: Path) -> NoReturn:
-    """Run a Hydra main function as a command: exit code 0, 1 (fault), 2 (bad input) or 130 (stopped).
+    """Run a Hydra main function as a command: exit code 0, 1 (fault), 2 (bad input), 75 or 130 (stopped).
 
     Of a sweep, every run is made whatever becomes of the others; the exit code then tells the worst of them.
 
     :param train: what ``@hydra.main`` returns
     :param configs: the folder that it composes configs from
     """
-    sys.argv[1:] = [_DEBUG_SETTING if argument == _DEBUG_FLAG else argument for argument in sys.argv[1:]]
+    sys.argv[1:] = [_FLAGS.get(argument, argument) for argument in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     sys.exit(guarded(partial(_train, train, configs), debug=_DEBUG_SETTING in sys.argv))
 

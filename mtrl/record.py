@@ -27,7 +27,7 @@ def describe_origin() -> dict[str, Any]:
     return {
         "command": command(),
         "git": git_state(Path(__file__).resolve().parent.parent),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "versions": versions(),
         "machine": {
             "cpu": cpu_model(),
             "cores": available_cores(),
@@ -35,6 +35,11 @@ def describe_origin() -> dict[str, Any]:
             "system": platform.platform(),
         },
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Python and the packages that decide a result."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
 
 
 def git_state(root: Path) -> dict[str, Any] | None:

@@ -4,20 +4,23 @@ import json
 import os
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtrl.config import RunConfig
 from mtrl.errors import RunFolderError
-from mtrl.record import command, describe_origin
+from mtrl.lock import LOCK_FILE, RunLock
+from mtrl.record import command, describe_origin, versions
 
 if TYPE_CHECKING:
     import pandas
 
 CONFIG_FILE, RECORD_FILE, COMMAND_FILE = "config.yaml", "run.json", "command.txt"
 RESULTS_CSV, RESULTS_MARKDOWN = "results.csv", "results.md"
-AGENT_FILE = "agent.zip"
+AGENT_FILE, CHECKPOINTS = "agent.zip", "checkpoints"
 
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 
@@ -58,41 +61,68 @@ class RunFolder:
         """What became of the run; None for a folder without one."""
         return self.record.get("status")
 
-    def claim(self, config: RunConfig) -> "RunFolder":
-        """Make the folder for a new run. One that was not finished is kept beside it under another name.
+    @contextmanager
+    def owned(self, takeover: bool) -> Iterator[None]:
+        """Context in which no other process writes here.
 
-        :return: this folder, or the one whose place it takes
-        :raises RunFolderError: if another process is writing to it, or if it holds something else
+        :param takeover: take the place of an owner on another host that is dead
+        :raises RunFolderError: if another process is writing here, or if this is no place for a run
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"run_dir must be a folder, found the file '{self.path}'.")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            if self.status is None:
-                raise RunFolderError(f"run_dir must be empty or a run, found '{self.path}' with other files in it.")
-            self._refuse_if_alive()
-            self.path.rename(_free_name(self.path, self.status))
+        self._refuse_foreign_files()
         self.path.mkdir(parents=True, exist_ok=True)
-        self._begin(config)
-        return self
+        self._lock = RunLock(self.path, takeover)
+        try:
+            self.record = self._read_record()  # as the last owner left it
+            yield
+        finally:
+            self._lock.release()
 
-    def _begin(self, config: RunConfig) -> None:
+    def begin(self, config: RunConfig) -> None:
+        """Start a new run here. One that was begun before is kept beside it under another name."""
+        if self.status is not None:
+            aside = _free_name(self.path, self.status)
+            self.path.rename(aside)
+            self.path.mkdir()
+            before, self._lock = self._lock, RunLock(self.path)
+            before.release(aside)
+        self.record = {"status": RUNNING, "started": now(), "process": _this_process()}
+        self.update(**describe_origin())
+        self._describe(config)
+
+    def go_on(self, config: RunConfig, env_steps: int, exact: bool) -> None:
+        """Continue the run that is here.
+
+        :param config: with settings that may differ where that is allowed
+        :param env_steps: of the checkpoint
+        :param exact: whether the numbers will be those of a run that was never stopped
+        """
+        resumed = {"at": now(), "env_steps": env_steps, "exact": exact, "command": command(), "versions": versions()}
+        if self.status == FINISHED:  # of a shorter run: they are measurements all the same
+            for name in (RESULTS_CSV, RESULTS_MARKDOWN):
+                (self.path / name).rename(self.path / f"results-at-{env_steps}{Path(name).suffix}")
+        for key in ("ended", "error"):
+            self.record.pop(key, None)
+        self.update(status=RUNNING, process=_this_process(), resumed=[*self.record.get("resumed", []), resumed])
+        self._describe(config)
+
+    def _describe(self, config: RunConfig) -> None:
         from omegaconf import OmegaConf
 
-        (self.path / CONFIG_FILE).write_text(OmegaConf.to_yaml(OmegaConf.create(config.to_dict())), encoding="utf-8")
-        (self.path / COMMAND_FILE).write_text(command() + "\n", encoding="utf-8")
-        self.record = {
-            "status": RUNNING,
-            "started": now(),
-            "process": {"host": socket.gethostname(), "pid": os.getpid()},
-        }
-        self.update(**describe_origin())
+        self._write(CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
+        self._write(COMMAND_FILE, command() + "\n")
 
     def update(self, **entries: Any) -> None:
-        """Add to ``run.json``; written beside it first, so that a crash leaves the old or the new one."""
+        """Add to ``run.json``."""
         self.record |= entries
-        draft = self.path / f"{RECORD_FILE}.new"
-        draft.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
-        draft.replace(self.path / RECORD_FILE)
+        self._write(RECORD_FILE, json.dumps(self.record, indent=2) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        """Write a file beside its place first, so that a crash leaves the old or the new one."""
+        draft = self.path / f"{name}.new"
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(self.path / name)
 
     def close(self, status: str, **entries: Any) -> None:
         """Write how the run ended."""
@@ -120,13 +150,11 @@ class RunFolder:
             return {}
         return record if isinstance(record, dict) else {}
 
-    def _refuse_if_alive(self) -> None:
-        process = self.record.get("process", {})
-        pid, here = process.get("pid"), process.get("host") == socket.gethostname()
-        if self.status == RUNNING and here and pid != os.getpid() and _is_alive(pid):
-            raise RunFolderError(
-                f"'{self.path}' is being written by process {pid}: wait for it, or choose another run_dir."
-            )
+    def _refuse_foreign_files(self) -> None:
+        # A process that died at once has left a lock, or the draft of its record, and nothing else.
+        ours = {LOCK_FILE, f"{RECORD_FILE}.new"}
+        if self.status is None and self.path.is_dir() and any(path.name not in ours for path in self.path.iterdir()):
+            raise RunFolderError(f"run_dir must be empty or a run, found '{self.path}' with other files in it.")
 
 
 def safe_name(text: str) -> str:
@@ -151,11 +179,5 @@ def _free_name(path: Path, status: str) -> Path:
     return free
 
 
-def _is_alive(pid: Any) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, TypeError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return True
+def _this_process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid()}

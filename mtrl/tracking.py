@@ -2,16 +2,18 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from torch.utils.tensorboard.writer import SummaryWriter
 
 from mtrl.config import TrackingConfig
-from mtrl.console import without_harm
+from mtrl.console import say, without_harm
 from mtrl.errors import MissingExtra
 from mtrl.evaluation import EvaluationResult
 
@@ -55,29 +57,80 @@ def evaluation_metrics(result: EvaluationResult, final: bool) -> dict[str, float
 class JsonlWriter(KVWriter):
     """``metrics.jsonl``: one JSON object per line, on disk as soon as it is written.
 
-    Every line carries ``env_steps`` and ``wall_time`` (seconds since this writer was made). A value that is no finite
-    number is written as null: NaN is not JSON.
+    Every line carries ``env_steps`` and ``wall_time`` (seconds since the run began, pauses left out). A value that is
+    no finite number is written as null: NaN is not JSON. Lines that a full disk refuses are kept and written later.
+
+    :param path: the file
+    :param position: where a checkpoint was made, to go on from: what was written after it is cut off
     """
 
-    def __init__(self, path: Path) -> None:
-        self.file: TextIO = path.open("a", encoding="utf-8")
+    def __init__(self, path: Path, position: dict[str, Any] | None = None) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._unwritten: list[str] = []
+        self._bytes = self._file.tell()
         self.started = time.monotonic()
+        if position is not None:
+            self._go_on_from(position)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        line: dict[str, Any] = {"env_steps": step, "wall_time": round(time.monotonic() - self.started, 3)}
+        line: dict[str, Any] = {"env_steps": step, "wall_time": round(self.seconds, 3)}
         line |= {key: _json_number(value) for key, value in key_values.items()}
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
+        self._unwritten.append(json.dumps(line) + "\n")
+        self._write_out()
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began, pauses left out."""
+        return time.monotonic() - self.started
+
+    def position(self) -> dict[str, Any]:
+        """What a checkpoint keeps: bytes on disk, lines that still wait for room there, and seconds."""
+        return {
+            "bytes": self._bytes,
+            "unwritten": list(self._unwritten),
+            "seconds": self.seconds,
+        }
+
+    def sync(self) -> None:
+        """Bring what was written to the disk itself."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self.file.close()
+        self._write_out()
+        self._file.close()
+
+    def _go_on_from(self, position: dict[str, Any]) -> None:
+        self.started -= position["seconds"]
+        if (lost := position["bytes"] - self._bytes) > 0:
+            say(f"Warning: {METRICS_FILE} has lost the last {lost:,} bytes of what came before the checkpoint.")
+        self._bytes = min(self._bytes, position["bytes"])
+        self._file.truncate(self._bytes)
+        self._unwritten = list(position["unwritten"])
+
+    def _write_out(self) -> None:
+        data = memoryview("".join(self._unwritten).encode())
+        waited, written = len(self._unwritten) > 1, 0
+        try:
+            while written < len(data):
+                written += self._file.write(data[written:])
+        except OSError as error:
+            self._file.truncate(self._bytes)  # half a line would spoil the next one
+            if not waited:
+                say(f"Warning: {METRICS_FILE} cannot be written ({error.strerror}); its lines wait in memory for room.")
+            return
+        self._bytes += len(data)
+        self._unwritten = []
 
 
 class TensorBoardWriter(TensorBoardOutputFormat):
-    """Event files with SB3's tags, and two charts that show all tasks at once on the page "custom scalars"."""
+    """Event files with SB3's tags, and two charts that show all tasks at once on the page "custom scalars".
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(str(folder))
+    :param after: env_steps of the checkpoint that the run goes on from: TensorBoard forgets what came after it
+    """
+
+    def __init__(self, folder: Path, after: int | None = None) -> None:
+        self.writer = SummaryWriter(str(folder), purge_step=None if after is None else after + 1)
+        self._is_closed = False
         charts = {"success per task": EVAL_SUCCESS, "task weights": BALANCER_WEIGHT}
         self.writer.add_custom_scalars({"tasks": {name: ["Multiline", [f"{tag}.*"]] for name, tag in charts.items()}})
 
@@ -130,17 +183,26 @@ class Isolated(KVWriter):
         return True
 
 
-def make_logger(folder: Path, tracking: TrackingConfig, run_name: str, config: dict[str, Any]) -> Logger:
+def make_logger(
+    folder: Path,
+    tracking: TrackingConfig,
+    run_name: str,
+    config: dict[str, Any],
+    metrics: JsonlWriter,
+    after: int | None = None,
+) -> Logger:
     """The writers that the config asks for, as one SB3 logger. All but ``metrics.jsonl`` may fail without harm.
 
+    :param metrics: the writer of ``metrics.jsonl``
+    :param after: env_steps of the checkpoint that the run goes on from
     :raises MissingExtra: for a writer whose package is not installed
     """
     writers: list[KVWriter] = []
     if tracking.wandb:
         writers.append(Isolated("Weights & Biases", WandbWriter, tracking.wandb_project, run_name, folder, config))
-    writers.append(JsonlWriter(folder / METRICS_FILE))
+    writers.append(metrics)
     if tracking.tensorboard:
-        writers.append(Isolated("TensorBoard", TensorBoardWriter, folder / "tensorboard"))
+        writers.append(Isolated("TensorBoard", TensorBoardWriter, folder / "tensorboard", after))
     return Logger(str(folder), writers)
 
 

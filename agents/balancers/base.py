@@ -62,6 +62,9 @@ class Balancer(nn.Module):
     wants_after: ClassVar[bool] = False  # call `observe` with the losses on the same batch after the step
     composes_direction: ClassVar[bool] = False  # `direction` replaces the weighted sum (GradDrop, MoCo, ...)
     uses_gradients: ClassVar[bool] = False  # touches `gramian` or `jacobian` at every update
+    acts_on_host: ClassVar[bool] = (
+        False  # an update changes more than tensors: it must not begin before its losses are known good
+    )
     needs_jacobian: ClassVar[bool] = False  # touches `jacobian` as a whole, which is not there if kept layer by layer
     any_tasks: ClassVar[bool] = False  # balances any subset of the tasks by their gradients, keeping no state per task
     stands_last: ClassVar[bool] = False  # leaves tasks out, so that no gradient method can follow it

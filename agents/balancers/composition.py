@@ -56,6 +56,7 @@ class Composition(Balancer):
         self.parts = torch.nn.ModuleList(parts)
         self._seen: list[Tensor] = []  # the weights under which each part saw the tasks, at the last update
         self.uses_gradients = any(part.uses_gradients for part in parts)  # type: ignore[misc]
+        self.acts_on_host = any(part.acts_on_host for part in parts)  # type: ignore[misc]
         self.needs_jacobian = any(part.needs_jacobian for part in parts)  # type: ignore[misc]
         self.wants_after = any(part.wants_after for part in parts)  # type: ignore[misc]
         self.schedules = parts[-1].schedules  # type: ignore[misc]

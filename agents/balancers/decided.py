@@ -30,6 +30,7 @@ class DecidedWeights(Balancer):
     :param waits: whether a decision also waits until every task has ended an episode since the last one
     """
 
+    acts_on_host = True  # it counts updates, and a decision learns
     decided: Tensor
     variance: Tensor
 

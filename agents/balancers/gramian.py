@@ -18,11 +18,12 @@ class GramianWeighting(Balancer):
     uses_gradients = True
     any_tasks = True  # works on any subset of the tasks, having no state per task: a scheduler can hold it
     fallbacks: Tensor
+    conflicts: Tensor
 
     def __init__(self, num_tasks: int, generator: torch.Generator | None = None) -> None:
         super().__init__(num_tasks, generator)
         self.register_buffer("fallbacks", torch.zeros((), dtype=torch.int64))
-        self._latest: Tensor | None = None
+        self.register_buffer("conflicts", torch.zeros(()))  # of the Gramian seen last
 
     def forward(self, tasks: Tasks) -> Tensor:
         gramian = self.inspect(tasks)
@@ -52,17 +53,17 @@ class GramianWeighting(Balancer):
         if not bool(bad.any()):
             bad = ~gramian.isfinite().all(-1)
         self.refuse(bad, norms, "needs finite gradients", getattr(tasks, "task_names", ()))
-        self._latest = gramian
+        self.conflicts = conflict_share(gramian).to(self.conflicts)
         return gramian
 
     def diagnostics(self) -> dict[str, Tensor]:
         """Beside the weights: updates that fell back to unitary weights, and the share of task pairs in conflict."""
-        return {**super().diagnostics(), "fallbacks": self.fallbacks, "conflict_share": conflict_share(self._latest)}
+        return {**super().diagnostics(), "fallbacks": self.fallbacks, "conflict_share": self.conflicts}
 
 
-def conflict_share(gramian: Tensor | None) -> Tensor:
+def conflict_share(gramian: Tensor) -> Tensor:
     """Part of the task pairs whose gradients have a negative inner product; 0 without pairs."""
-    if gramian is None or gramian.shape[-1] == 1:
+    if gramian.shape[-1] == 1:
         return torch.zeros(())
     size = gramian.shape[-1]
     return (gramian < 0).double().mean() * size / (size - 1)

@@ -41,6 +41,7 @@ class ImprovableGapV2(Balancer):
     """
 
     needs_positive_losses = True
+    acts_on_host = True  # it counts updates, and learns
     last_losses: Tensor
     last_weights: Tensor
 

@@ -8,10 +8,12 @@ from agents import NonFiniteUpdate, list_balancers
 from agents.guard import DeviceGuard, UpdateGuard
 from agents.metrics import UpdateMetrics
 from agents.objective import TaskObjective
+from tests.agents.balancers.balancer_cases import recorded_run
 
 HOST, DEVICE = "host", "device"
 BALANCERS = [record.name for record in list_balancers()]
 OPTIONS = {"static": {"weights": [1, 2, 3, 4]}}
+RECORDED = {"igb_rl_frozen", "igb_rl_permuted"}  # controls that need a run of igb_rl
 COMPOSED = ["igb_v1+cagrad", "famo+pcgrad", "rlw+gradnorm", "dwa+moco", "son_goku:pcgrad"]
 # Draws from its generator before it is known whether the update counts: harmless, but no longer the same sequence.
 DRAWS_ANYWAY = {"rlw"}
@@ -25,6 +27,8 @@ def guarded(small_agent):
         name = options.get("balancer", "unitary")
         if name in OPTIONS:
             options["balancer_kwargs"] = OPTIONS[name]
+        if name in RECORDED:
+            options["balancer_kwargs"] = {"source": recorded_run(4)}
         agent = small_agent(actor_balancer="unitary", **options)
         if kind == DEVICE:
             agent.guard = DeviceGuard(agent.settings["max_skipped_updates"], agent.device)
@@ -253,8 +257,8 @@ def test_skipped_updates_are_counted_and_enter_no_mean(small_agent, batch, monke
     sample = agent.replay_buffer.sample
     draws = iter(range(100))
 
-    def sometimes_bad(size):
-        drawn = sample(size)
+    def sometimes_bad(size, tasks):
+        drawn = sample(size, tasks)
         if next(draws) % 2:
             drawn.rewards[0] = torch.nan
         return drawn

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import footprint, jacobian, update
+from benchmarks import checkpoint, footprint, jacobian, update
 from benchmarks.timing import markdown, take_turns
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +73,14 @@ def test_importing_mtrl_takes_at_most_three_seconds():
 
 def test_memory_is_that_of_a_whole_run():
     assert 100 < footprint.run_megabytes(transitions=4_000, workers=0, suite="pointmass") < 3_000
+
+
+def test_a_checkpoint_is_written_twice_and_gone_on_from(tmp_path):
+    costs = checkpoint.measure(transitions=2_000, folder=tmp_path, hidden_sizes=(8,))
+    assert 0 < costs.later_blocked < costs.later_written
+    assert costs.resume > 0
+    assert costs.megabytes > 2_000 * 336 / 1e6  # bytes of a transition of Meta-World
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["nonsense", "updat"])

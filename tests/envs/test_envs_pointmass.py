@@ -1,5 +1,7 @@
 """The point-mass toy: deterministic, solvable, and in conflict with itself by construction."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -93,3 +95,21 @@ def test_images_show_the_arena(vec_env):
 def test_options_out_of_range_are_refused(option, value, words):
     with pytest.raises(SuiteError, match=words):
         make_suite("pointmass", **{option: value})
+
+
+@pytest.mark.parametrize("steps", [0, 7, 13, 20])
+def test_the_points_are_saved_whole_at_any_step(vec_env, steps):
+    suite = make_suite("pointmass", horizon=10)
+    env, other = vec_env(suite, copies=2), vec_env(suite, copies=2, stop_at_success=False)
+    observations, generator = env.reset(), np.random.default_rng(0)
+    for _ in range(steps):
+        observations = env.step(generator.uniform(-1, 1, (8, 2)).astype(np.float32))[0]
+    assert env.restorable
+    assert np.array_equal(other.load_state_dict(json.loads(json.dumps(env.state_dict()))), observations)
+    for _ in range(25):
+        actions = generator.uniform(-1, 1, (8, 2)).astype(np.float32)
+        (*ours, our_infos), (*theirs, their_infos) = env.step(actions), other.step(actions)
+        assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        for info in (*our_infos, *their_infos):
+            info.get("episode", {}).pop("t", None)
+        assert str(our_infos) == str(their_infos)

@@ -278,3 +278,29 @@ def test_a_state_is_not_saved_in_the_middle_of_a_step(counters, vec_env):
     env.step_async(zeros(env))
     with pytest.raises(RuntimeError, match="call step_wait first"):
         env.state_dict()
+
+
+@both_modes
+def test_simulators_that_cannot_be_saved_are_restorable_at_the_start_of_their_episodes_only(counters, vec_env, workers):
+    env, other = (vec_env(counters(), copies=2, workers=workers, horizon=5) for _ in range(2))
+    assert not env.restorable
+    env.reset()
+    seen = [env.restorable]
+    for _ in range(5):
+        env.step(zeros(env))
+        seen.append(env.restorable)
+    assert seen == [True, False, False, False, False, True]
+    env.step(zeros(env))
+    other.load_state_dict(env.state_dict())
+    assert other.restorable and not env.restorable  # its episodes have begun again
+
+
+def test_a_seed_that_waits_for_a_reset_is_forgotten_when_a_state_is_loaded(counters, vec_env):
+    env, other = vec_env(counters(), seed=3), vec_env(counters(), seed=3)
+    env.seed(9)
+    env.reset()
+    other.seed(9)
+    other.load_state_dict(env.state_dict())
+    for _ in range(3):
+        env.reset(), other.reset()
+        assert env.reset_infos == other.reset_infos

@@ -26,7 +26,7 @@ from agents import MTSAC
 from mtrl.callbacks import Every, MetricsCallback, in_order
 from mtrl.config import RunConfig
 from mtrl.console import Quiet
-from mtrl.tracking import make_logger
+from mtrl.tracking import METRICS_FILE, JsonlWriter, make_logger
 from envs import make_suite
 
 updates, balancer = int(sys.argv[1]), sys.argv[2]
@@ -34,7 +34,7 @@ folder = pathlib.Path(tempfile.mkdtemp(dir=sys.argv[3]))
 env = make_suite("pointmass").make_vec_env(seed=0)
 agent = MTSAC("MultiTaskPolicy", env, balancer=balancer, actor_balancer="unitary", learning_starts=100, batch_size=128,
               buffer_size=2000, seed=0, device="cpu", policy_kwargs={"hidden_sizes": [32, 32]})
-agent.set_logger(make_logger(folder, RunConfig().tracking, "run", {}))
+agent.set_logger(make_logger(folder, RunConfig().tracking, "run", {}, JsonlWriter(folder / METRICS_FILE)))
 
 def pages():
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1])

@@ -20,7 +20,7 @@ from mtrl.experiment import Result, run
 from mtrl.plots import plot_success, plot_weights
 from mtrl.report import BATCH_FILE, write_results
 from mtrl.run_folder import RunFolder
-from mtrl.tracking import TensorBoardWriter, evaluation_metrics, make_logger, read_metrics
+from mtrl.tracking import METRICS_FILE, JsonlWriter, TensorBoardWriter, evaluation_metrics, make_logger, read_metrics
 
 MakeConfig = Callable[..., RunConfig]
 SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
@@ -189,7 +189,7 @@ def test_a_network_that_is_down_costs_weights_and_biases_alone(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", fake_wandb(fails_in))
     tracking = RunConfig.from_dict({"tracking": {"wandb": True}}).tracking
-    logger = make_logger(tmp_path, tracking, "name", {})
+    logger = make_logger(tmp_path, tracking, "name", {}, JsonlWriter(tmp_path / METRICS_FILE))
     for step in range(3):
         logger.record("a", step)
         logger.dump(step)
@@ -201,7 +201,7 @@ def test_a_network_that_is_down_costs_weights_and_biases_alone(
 
 def test_event_files_that_cannot_be_opened_stop_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
-    logger = make_logger(tmp_path, RunConfig().tracking, "name", {})
+    logger = make_logger(tmp_path, RunConfig().tracking, "name", {}, JsonlWriter(tmp_path / METRICS_FILE))
     logger.record("a", 1)
     logger.dump(0)
     logger.close()
@@ -241,7 +241,7 @@ def test_names_of_tasks_never_become_names_of_files(tmp_path: Path) -> None:
     shape = (len(HOSTILE), 2)
     flags, numbers = np.zeros(shape, dtype=bool), np.zeros(shape)
     result = EvaluationResult(HOSTILE, flags, flags, numbers, numbers, numbers)
-    logger = make_logger(folder, RunConfig().tracking, "../name", {})
+    logger = make_logger(folder, RunConfig().tracking, "../name", {}, JsonlWriter(folder / METRICS_FILE))
     for tag, value in evaluation_metrics(result, final=True).items():
         logger.record(tag, value)
     logger.dump(10)
@@ -263,7 +263,7 @@ def test_settings_never_lead_out_of_the_folder_of_runs(tmp_path: Path) -> None:
 
 
 def test_the_metrics_stay_json_whatever_the_tasks_are_called(tmp_path: Path) -> None:
-    logger = make_logger(tmp_path, RunConfig().tracking, "name", {})
+    logger = make_logger(tmp_path, RunConfig().tracking, "name", {}, JsonlWriter(tmp_path / METRICS_FILE))
     logger.record('eval_success/"}\n{', 1.0)
     logger.dump(1)
     logger.close()

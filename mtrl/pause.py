@@ -1,0 +1,129 @@
+"""What a run consists of while it learns: taken down as a snapshot, and brought back from a checkpoint."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from agents import MTSAC
+from envs import MultiTaskVecEnv
+from mtrl import replay_chunks
+from mtrl.checkpoint import Checkpoint, Contents, Snapshot
+from mtrl.config import RunConfig
+from mtrl.errors import ConfigError
+from mtrl.replay_chunks import Chunk
+from mtrl.tracking import JsonlWriter
+
+# Settings that may change when a run goes on; a name with a point at its end stands for a whole group.
+FREE = (
+    "total_env_steps",
+    "env.steps_per_task",
+    "env.workers",
+    "env.worker_timeout",
+    "env.max_worker_restarts",
+    "env.fast",
+    "agent.max_skipped_updates",
+    "evaluation.",
+    "tracking.",
+    "checkpoint.",
+    "threads",
+    "run_dir",
+    "runs_dir",
+    "max_wall_time",
+    "takeover",
+    "debug",
+)
+
+
+class Clocked(Protocol):
+    """A callback with a clock."""
+
+    def state(self) -> dict[str, Any]: ...
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
+class LearningRun:
+    """Everything that changes while a run learns, as one thing that can be put down and taken up.
+
+    :param config: the run's settings
+    :param agent: learns
+    :param env: is learnt in
+    :param metrics: writes the lines of ``metrics.jsonl``
+    :param clocks: callbacks, by name
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        agent: MTSAC,
+        env: MultiTaskVecEnv,
+        metrics: JsonlWriter,
+        clocks: dict[str, Clocked],
+    ) -> None:
+        self.config, self.agent, self.env, self.metrics, self.clocks = config, agent, env, metrics, clocks
+
+    def snapshot(self, before: Sequence[Chunk]) -> Snapshot:
+        """A copy of the run as it stands between two rounds of learning.
+
+        :param before: files of the replay buffer in the checkpoint before
+        """
+        assert self.agent.replay_buffer is not None
+        clocks = {name: clock.state() for name, clock in self.clocks.items()}
+        return Snapshot(
+            env_steps=self.agent.num_timesteps,
+            exact=self.env.restorable,
+            score=clocks["evaluations"]["latest"],
+            config=self.config.to_dict(),
+            state={"environments": self.env.state_dict(), "clocks": clocks, "metrics": self.metrics.position()},
+            agent=self.agent.state(),
+            replay=replay_chunks.snapshot(self.agent.replay_buffer, before),
+        )
+
+    def restore(self, checkpoint: Checkpoint, contents: Contents) -> None:
+        """Go on where a checkpoint was made; episodes that could not be saved begin again.
+
+        :param contents: what was read of the checkpoint
+        :raises CheckpointError: for a file that cannot be read
+        :raises ConfigurationError: for the state of another agent
+        :raises SuiteError: for that of other environments
+        """
+        assert self.agent.replay_buffer is not None
+        replay_chunks.restore(self.agent.replay_buffer, checkpoint.manifest["replay"], checkpoint.rows)
+        observations = self.env.load_state_dict(contents["state"]["environments"])
+        self.agent.load_state(contents["agent"], observations)
+        for name, clock in self.clocks.items():
+            clock.load_state(contents["state"]["clocks"][name])
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ, as ``{"agent.tau": (old, new)}``.
+
+    :param before: a config as a plain dict
+    :param now: another one
+    """
+    old, new = _flat(before), _flat(now)
+    return {
+        key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
+    }
+
+
+def refuse_changes(before: Mapping[str, Any], now: RunConfig, folder: object) -> None:
+    """Refuse to go on with settings that would make another run of it.
+
+    :param before: the config of the run, as a plain dict
+    :param folder: of the run, for the sentence
+    :raises ConfigError: naming every setting that must not change, with both values
+    """
+    differing = changes(RunConfig.from_dict(before).to_dict(), now.to_dict())
+    refused = {key: values for key, values in differing.items() if not key.startswith(FREE)}
+    if refused:
+        listed = ", ".join(f"{key} ({old!r} there, {new!r} here)" for key, (old, new) in refused.items())
+        raise ConfigError(f"'{folder}' holds a run with other settings: {listed}. Choose another run_dir for these.")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
