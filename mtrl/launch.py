@@ -110,7 +110,7 @@ def _train(train: Callable[[], None], configs: Path) -> None:
     refuse_foreign_packages()
     register_balancers(sys.argv[1:], with_files={file.stem for file in (configs / "balancer").glob("*.yaml")})
     register_callback()
-    sys.argv.append("hydra/callbacks=[sweep]")  # not in a file: a config is to compose without this process too
+    sys.argv[1:] = _with_callback(sys.argv[1:])
     code = 0
     try:
         train()
@@ -119,6 +119,15 @@ def _train(train: Callable[[], None], configs: Path) -> None:
             say(sweep.describe_end())
             code = sweep.end()
     sys.exit(code)
+
+
+def _with_callback(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a sweep with our callback; it is in no file, so that configs compose in other processes too."""
+    overrides = [i for i, argument in enumerate(arguments) if "=" in argument and not argument.startswith("-")]
+    if not overrides or not {"-m", "--multirun"} & set(arguments):
+        return list(arguments)
+    # Beside another override: Hydra's parser takes them only in one piece.
+    return [*arguments[: overrides[0]], "hydra/callbacks=[sweep]", *arguments[overrides[0] :]]
 
 
 def register_balancers(overrides: Sequence[str], with_files: Collection[str]) -> None:
