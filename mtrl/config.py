@@ -46,7 +46,7 @@ class AgentConfig:
     :param name: what the settings are called, for the run folder and tables
     :param samples_per_task: transitions of each task in a batch
     :param batch_size: transitions of all tasks in a batch; instead of `samples_per_task`, divisible by K
-    :param replay_per_task: transitions kept of each task
+    :param replay_per_task: transitions kept of each task; None keeps all of the run
     :param warmup_steps_per_task: random actions in each task before learning starts
     :param train_freq: vector steps between two rounds of updates
     :param gradient_steps: updates in a round
@@ -57,7 +57,7 @@ class AgentConfig:
     name: str = "mtsac"
     samples_per_task: Count = 32
     batch_size: Count | None = None
-    replay_per_task: Count = 100_000
+    replay_per_task: Count | None = 100_000
     warmup_steps_per_task: Amount = 1_000
     learning_rate: Positive = 3e-4
     tau: Annotated[float, Range(0, 1, exclusive=True)] = 0.005

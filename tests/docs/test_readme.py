@@ -25,6 +25,7 @@ NOT_RUN = {
 COMPOSED_ONLY = {  # the config is composed and printed instead
     "python train.py env=mt50 agent=mtsac_baseline network=multihead": "builds fifty simulators",
     "python train.py -m env=pointmass balancer=unitary,cagrad,famo+pcgrad seed=1,2": "runs six experiments",
+    "python train.py env=mt10 agent=mtsac_regularized total_env_steps=2_000_000": "builds ten simulators",
     # MT10 is run once, by the command that spells out its parts; these differ from it in the balancer.
     "python train.py env=mt10 balancer=famo": "builds ten simulators",
     "python train.py env=mt10 balancer=cagrad balancer.options.c=0.4": "builds ten simulators",
