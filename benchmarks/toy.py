@@ -11,6 +11,7 @@ import argparse
 import multiprocessing
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -93,8 +94,9 @@ def run_entry(method: Entry, **protocol: Any) -> Descent:
 def run_all(processes: int, **protocol: Any) -> dict[str, Descent]:
     """Descend by every method, in parallel processes."""
     descents = {}
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for method, descent in zip(ENTRIES, pool.imap(partial(run_entry, **protocol), ENTRIES), strict=True):
+    # Unlike a multiprocessing.Pool, an executor tells when one of its processes was killed.
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for method, descent in zip(ENTRIES, pool.map(partial(run_entry, **protocol), ENTRIES), strict=True):
             descents[method.label] = descent
             print(f"{method.label}: {descent.reached.sum()} of {len(STARTS)}", file=sys.stderr, flush=True)
     return descents

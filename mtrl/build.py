@@ -30,14 +30,14 @@ def make_training_env(config: RunConfig, suite: TaskSuite) -> MultiTaskVecEnv:
 def make_agent(config: RunConfig, env: MultiTaskVecEnv) -> MTSAC:
     """The agent that a config describes."""
     agent, tasks = config.agent, env.num_tasks
-    env_steps_per_task = -(-config.budget(tasks) // tasks)
+    # A run shorter than its replay buffer never fills it: it does not pay for the rest.
+    everything = -(-config.budget(tasks) // tasks) + config.env.copies
     (balancer, options), (actor_balancer, actor_options) = config.critic_balancer, config.actor_balancer
     return MTSAC(
         "MultiTaskPolicy",
         env,
         learning_rate=_learning_rate(agent),
-        # A run shorter than its replay buffer never fills it: it does not pay for the rest.
-        buffer_size=min(agent.replay_per_task, env_steps_per_task + config.env.copies) * tasks,
+        buffer_size=min(agent.replay_per_task or everything, everything) * tasks,
         learning_starts=agent.warmup_steps_per_task * tasks,
         batch_size=agent.batch_size or agent.samples_per_task * tasks,
         tau=agent.tau,

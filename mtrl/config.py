@@ -53,7 +53,7 @@ class AgentConfig:
     :param name: what the settings are called, for the run folder and tables
     :param samples_per_task: transitions of each task in a batch
     :param batch_size: transitions of all tasks in a batch; instead of `samples_per_task`, divisible by K
-    :param replay_per_task: transitions kept of each task
+    :param replay_per_task: transitions kept of each task; None keeps all of the run
     :param warmup_steps_per_task: random actions in each task before learning starts
     :param final_learning_rate: the rate falls in a straight line to this one over the run; None keeps it constant
     :param train_freq: vector steps between two rounds of updates
@@ -66,7 +66,7 @@ class AgentConfig:
     name: str = "mtsac"
     samples_per_task: Count = 32
     batch_size: Count | None = None
-    replay_per_task: Count = 100_000
+    replay_per_task: Count | None = 100_000
     warmup_steps_per_task: Amount = 1_000
     learning_rate: Positive = 3e-4
     final_learning_rate: Positive | None = None

@@ -1,5 +1,6 @@
 """Every YAML file composes into a valid config, and a group's numbers stay with that group."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from agents.balancers import list_balancers
+from mtrl.build import make_agent, make_training_env
 from mtrl.config import RunConfig
 from mtrl.launch import register_balancers
 
@@ -78,6 +80,36 @@ def test_the_baseline_has_the_published_numbers() -> None:
     assert (agent.samples_per_task, agent.replay_per_task, agent.warmup_steps_per_task) == (128, 100_000, 4_000)
     assert (agent.learning_rate, agent.adam_epsilon, agent.max_grad_norm) == (3e-4, 1e-5, 1.0)
     assert (agent.critic_layer_norm, agent.temperature, agent.precision) == (False, "per_task", "float32")
+
+
+def test_the_regularized_agent_is_the_plain_one_with_four_stabilisers() -> None:
+    plain, regularized = (config_of("env=mt10", f"agent={name}").agent for name in ("mtsac", "mtsac_regularized"))
+    changed = {
+        field.name: getattr(regularized, field.name)
+        for field in dataclasses.fields(plain)
+        if getattr(plain, field.name) != getattr(regularized, field.name)
+    }
+    assert changed == {
+        "name": "mtsac_regularized",
+        "replay_per_task": None,
+        "temperature": "shared",
+        "reward_scale": "std",
+        "actor_weight_decay": 3e-4,
+    }
+
+
+def test_the_regularized_agent_forgets_no_transition_of_its_run() -> None:
+    config = config_of("env=pointmass", "agent=mtsac_regularized", "total_env_steps=1_200", "env.copies=2")
+    env = make_training_env(config, config.make_suite())
+    agent = make_agent(config, env)
+    assert agent.replay_buffer is not None and agent.replay_buffer.capacity >= 1_200 // env.num_tasks
+    agent.learn(1_200)
+    assert agent.replay_buffer.filled.sum() == agent.num_timesteps
+    assert len(agent.temperature.log_alpha) == 1
+    assert [group["weight_decay"] for group in agent.actor_optimizer.param_groups] == [3e-4]
+    assert [group["weight_decay"] for group in agent.critic_optimizer.param_groups] == [0.0]
+    assert agent.reward_scale.kind == "std" and (agent.reward_scale.scale() != 1).all()
+    env.close()
 
 
 @pytest.mark.parametrize("name", [record.name for record in list_balancers()])

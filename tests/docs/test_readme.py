@@ -30,6 +30,7 @@ COMPOSED_ONLY = {  # the config is composed and printed instead
     "'seed=range(10)'": "runs twenty experiments",
     "python train.py -m hydra/launcher=submitit_slurm hydra.launcher.partition=cpu hydra.launcher.cpus_per_task=2 "
     "hydra.launcher.timeout_min=600 threads=2 env=mt10 balancer=unitary,famo 'seed=range(10)'": "needs a cluster",
+    "python train.py env=mt10 agent=mtsac_regularized total_env_steps=2_000_000": "builds ten simulators",
     # MT10 is run once, by the command that spells out its parts; these differ from it in the balancer.
     "python train.py env=mt10 balancer=famo": "builds ten simulators",
     "python train.py env=mt10 balancer=cagrad balancer.options.c=0.4": "builds ten simulators",
