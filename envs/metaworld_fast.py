@@ -69,6 +69,12 @@ class NamedData(mujoco.MjData):
         return view
 
 
+    def forget(self) -> None:
+        """Let go of the views: each of them holds the data that hold it, a cycle that Python cannot see and collect."""
+        for views in (self._bodies, self._geoms, self._sites, self._joints):
+            views.clear()
+
+
 class FastSteps(SawyerXYZEnv):
     """What all tasks share in a step, under the names that ``SawyerXYZEnv`` gives it."""
 
@@ -85,6 +91,10 @@ class FastSteps(SawyerXYZEnv):
         self._body_positions: dict[str, np.ndarray] = {}
         self._rehearsal = False
         return model, data
+
+    def close(self) -> None:
+        self.data.forget()
+        super().close()
 
     def get_endeff_pos(self) -> np.ndarray:
         return self._hand

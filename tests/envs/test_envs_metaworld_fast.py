@@ -6,6 +6,7 @@
 import gc
 import os
 import warnings
+import weakref
 from importlib import import_module
 
 import mujoco
@@ -182,3 +183,14 @@ def test_a_substitute_that_differs_in_a_bit_is_not_used(monkeypatch):
         assert substitutes()["tolerance"] is reward_utils.tolerance and substitutes()["norm"] is norm
     finally:
         substitutes.cache_clear()
+
+
+def test_a_closed_environment_gives_its_simulator_back():
+    env = MetaWorldTask("push-v3", "v2", 0, 500)
+    env.reset(0)
+    env.step(np.zeros(4, np.float32))
+    data = weakref.ref(env.target.data)
+    env.close()
+    del env
+    gc.collect()
+    assert data() is None
