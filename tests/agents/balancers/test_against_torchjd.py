@@ -91,7 +91,7 @@ def test_imtl_g(shape):
 
 @needs("cvxpy", "ecos")
 @pytest.mark.filterwarnings("ignore:You are solving a parameterized problem")
-@pytest.mark.parametrize("shape", [(2, 100), (2, 10_000), (3, 100), (10, 100), (10, 10_000)])
+@pytest.mark.parametrize("shape", independent())
 def test_nash_mtl(shape):
     jacobian = gradients(*shape)
     theirs = torchjd.NashMTL(n_tasks=len(jacobian))(jacobian)
@@ -116,7 +116,7 @@ def test_projections_on_the_dual_cone(name, theirs, shape):
 
 @needs("scipy")
 @pytest.mark.parametrize("alpha", [1.0, 2.0])
-@pytest.mark.parametrize("shape", [(2, 100), (3, 100), (10, 100), (10, 10_000), (50, 10_000)])
+@pytest.mark.parametrize("shape", independent())
 def test_fairgrad(shape, alpha):
     jacobian = gradients(*shape)
     theirs = torchjd.FairGrad(alpha=alpha)(jacobian / jacobian.norm(dim=-1).mean())
@@ -132,18 +132,18 @@ def test_config(shape):
     compare("config", torchjd.ConFIG(), shape, sums=True)
 
 
-@pytest.mark.parametrize("num_tasks", [2, 3, 10])
+@pytest.mark.parametrize("num_tasks", [2, 3, 10, 50])
 def test_graddrop_has_the_same_distribution(num_tasks):
     jacobian = gradients(num_tasks, 6)
     balancer = make_balancer("graddrop", num_tasks=num_tasks)
     tasks = tasks_of(torch.ones(num_tasks), jacobian)
-    found = torch.stack([balancer.direction(tasks) for _ in range(2000)])
+    found = torch.stack([balancer.direction(tasks) for _ in range(600)])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        theirs = torch.stack([torchjd.GradDrop()(jacobian) / num_tasks for _ in range(2000)])
+        theirs = torch.stack([torchjd.GradDrop()(jacobian) / num_tasks for _ in range(600)])
     for coordinate in range(6):
         assert set(found[:, coordinate].round(decimals=9).tolist()) == set(
             theirs[:, coordinate].round(decimals=9).tolist()
         )
     spread = theirs.std(0) + 1e-12
-    assert ((found.mean(0) - theirs.mean(0)).abs() <= 5 * spread * (2 / 2000) ** 0.5 + 1e-9).all()
+    assert ((found.mean(0) - theirs.mean(0)).abs() <= 5 * spread * (2 / 600) ** 0.5 + 1e-9).all()
