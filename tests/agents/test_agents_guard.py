@@ -8,12 +8,11 @@ from agents import NonFiniteUpdate, list_balancers
 from agents.guard import DeviceGuard, UpdateGuard
 from agents.metrics import UpdateMetrics
 from agents.objective import TaskObjective
-from tests.agents.balancers.balancer_cases import recorded_run
+from tests.agents.balancers.balancer_cases import RECORDED, recorded_run
 
 HOST, DEVICE = "host", "device"
 BALANCERS = [record.name for record in list_balancers()]
 OPTIONS = {"static": {"weights": [1, 2, 3, 4]}}
-RECORDED = {"igb_rl_frozen", "igb_rl_permuted"}  # controls that need a run of igb_rl
 COMPOSED = ["igb_v1+cagrad", "famo+pcgrad", "rlw+gradnorm", "dwa+moco", "son_goku:pcgrad"]
 # Draws from its generator before it is known whether the update counts: harmless, but no longer the same sequence.
 DRAWS_ANYWAY = {"rlw"}

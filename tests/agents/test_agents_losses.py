@@ -131,7 +131,7 @@ def test_each_task_has_its_own_temperature_and_a_shared_one_follows_the_mean_tas
     log_probabilities = torch.tensor([3.0, 2.5, 2.0, 1.0])
     own, shared = (small_agent(temperature=kind, target_entropy=-2.0) for kind in ("per_task", "shared"))
     for agent in (own, shared):
-        agent.temperature.descend(agent.temperature_optimizer, log_probabilities)
+        agent.temperature.descend(agent.temperature_optimizer, log_probabilities, agent.guard)
     assert own.temperature.log_alpha.grad.tolist() == [-1.0, -0.5, 0.0, 1.0]
     assert shared.temperature.log_alpha.grad.tolist() == [pytest.approx(-0.125)]
     values = own.temperature.value()

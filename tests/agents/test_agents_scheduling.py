@@ -112,9 +112,9 @@ def test_temperatures_of_tasks_at_rest_do_not_move(scheduled):
 def test_a_shared_temperature_follows_the_mean_of_the_tasks_at_work(small_agent):
     agent = small_agent(temperature="shared", target_entropy=-2.0)
     log_probabilities = torch.tensor([3.0, math.nan, 1.0, math.nan])
-    losses = agent.temperature.descend(agent.temperature_optimizer, log_probabilities, HALVES[0])
+    losses = agent.temperature.descend(agent.temperature_optimizer, log_probabilities, agent.guard, HALVES[0])
     assert agent.temperature.log_alpha.grad.tolist() == [0.0] and torch.equal(losses.isnan(), ~HALVES[0])
-    agent.temperature.descend(agent.temperature_optimizer, log_probabilities + 1, HALVES[0])
+    agent.temperature.descend(agent.temperature_optimizer, log_probabilities + 1, agent.guard, HALVES[0])
     assert agent.temperature.log_alpha.grad.tolist() == [-1.0]
 
 

@@ -27,7 +27,7 @@ def trained(tiny_config: Callable[..., RunConfig]) -> Callable[..., Result]:
 def test_evaluating_often_changes_nothing_of_what_the_weight_agent_saw_and_did(trained: Callable[..., Result]) -> None:
     """Success and returns come from training episodes alone (pitfall 11)."""
     rarely, often = trained(every_env_steps=480), trained(every_env_steps=40, episodes=3)
-    (_, first), (_, second) = (read_agent(result.folder / "agent.zip", "cpu") for result in (rarely, often))
+    (_, first), (_, second) = (read_agent(result.folder / "agent.zip") for result in (rarely, often))
     for part in ("policy", "critic_balancer", "actor_balancer"):
         assert first[part].keys() == second[part].keys()
         assert all(torch.equal(first[part][name], second[part][name]) for name in first[part]), part

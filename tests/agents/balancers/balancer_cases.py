@@ -49,6 +49,9 @@ def progress_of(successes, returns=None, *, episodes=0.0, budget_used=0.0, rando
     )
 
 
+RECORDED = ("igb_rl_frozen", "igb_rl_permuted")  # the controls that need a run of `igb_rl`
+
+
 def recorded_run(num_tasks):
     """An ``agent.zip`` of a short run of `igb_rl`, kept for the tests of this process."""
     return str(_record(num_tasks))
