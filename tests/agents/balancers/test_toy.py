@@ -66,7 +66,7 @@ def test_every_method_takes_part_in_the_toy():
         "igb_v1_rl",
         "igb_rl",
         "igb_rl_random",
-    }  # have nothing to look at here: no agent, no episodes
+    }  # nothing to look at: no agent, no episodes
     alone |= {"igb_rl_frozen", "igb_rl_permuted"}  # follow a run of such an agent
     alone |= {"igb_v2"}  # has one memory, for one course and not for all starts at once
     schedulers = {record.name for record in list_balancers() if record.family == "scheduler"}
