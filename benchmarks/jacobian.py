@@ -1,6 +1,6 @@
 """The gradients of K critic losses against the gradient of their mean and against K backward passes.
 
-``python -m benchmarks.jacobian``. Twin 3x400 critics on MT10's shapes; the gradients of all ways are compared numerically too.
+``python -m benchmarks.jacobian``. Twin 3x400 critics on MT10's shapes; the gradients are compared as well.
 """
 
 import argparse
