@@ -21,9 +21,9 @@ from torch.utils._pytree import tree_leaves
 from agents import MTSAC
 from agents.balancers import Balancer, list_balancers, make_balancer
 from agents.objective import TaskObjective
-from agents.precision import float32_products
+from agents.precision import PRECISIONS, float32_products
 from agents.replay import ReplaySample
-from agents.task_gradients import DenseGradients, TaskGradients
+from agents.task_gradients import JACOBIANS, DenseGradients, TaskGradients
 from benchmarks.timing import machine, markdown, take_turns
 from benchmarks.update import ACTIONS, STATES, MetaWorldShapes
 from envs import make_suite
@@ -90,9 +90,12 @@ class Contest:
     :param num_tasks: K
     :param samples: B, transitions per task
     :param hidden_sizes: widths of actor and critics
+    :param settings: of the agents, such as ``jacobian`` and ``precision``
     """
 
-    def __init__(self, num_tasks: int, samples: int, hidden_sizes: Sequence[int] = (400, 400, 400)) -> None:
+    def __init__(
+        self, num_tasks: int, samples: int, hidden_sizes: Sequence[int] = (400, 400, 400), **settings: Any
+    ) -> None:
         self.num_tasks = num_tasks
         tasks = {f"task-{k}": MetaWorldShapes for k in range(num_tasks)}
         self.env = make_suite("gym", tasks=tasks, horizon=500).make_vec_env(seed=0)
@@ -105,6 +108,7 @@ class Contest:
                 policy_kwargs={"hidden_sizes": list(hidden_sizes)},
                 device="cpu",
                 seed=0,
+                **settings,
             )
             for kind in (MTSAC, PublishedWay)
         ]
@@ -158,9 +162,9 @@ def methods() -> list[str]:
     return [record.name for record in alone] + ["igb_v1+cagrad"]
 
 
-def measure(num_tasks: int, samples: int, rounds: int, names: Sequence[str], **sizes: Any) -> list[list[str]]:
+def measure(num_tasks: int, samples: int, rounds: int, names: Sequence[str], **options: Any) -> list[list[str]]:
     """Rows of the table: name, ratio to unitary, extra megabytes, ratio with K backward passes."""
-    contest = Contest(num_tasks, samples, **sizes)
+    contest = Contest(num_tasks, samples, **options)
     contenders = {name: contest.call(name) for name in [BASELINE, *names]}
     timings = {timing.name: timing for timing in take_turns(contenders, rounds)}
     slow = {f"{name}, K passes": contest.call(name, published_way=True) for name in names if name in PUBLISHED_WAY}
@@ -176,12 +180,14 @@ def measure(num_tasks: int, samples: int, rounds: int, names: Sequence[str], **s
     return rows
 
 
-def report(rounds: int = 7, samples: int = 128, tasks: Sequence[int] = (10, 50), names: Sequence[str] = ()) -> str:
+def report(
+    rounds: int = 7, samples: int = 128, tasks: Sequence[int] = (10, 50), names: Sequence[str] = (), **settings: Any
+) -> str:
     """The measured tables in Markdown."""
     tables = []
     for num_tasks in tasks:
         header = [f"K = {num_tasks}, B = {samples}", "time / unitary", "extra memory, MB", "with K backward passes"]
-        tables.append(markdown(header, measure(num_tasks, samples, rounds, names or methods())))
+        tables.append(markdown(header, measure(num_tasks, samples, rounds, names or methods(), **settings)))
     return "\n\n".join(tables)
 
 
@@ -192,8 +198,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="turns per method (default 7)")
     parser.add_argument("--tasks", type=int, nargs="*", default=[10, 50], help="numbers of tasks (default 10 50)")
     parser.add_argument("--samples", type=int, default=128, help="transitions per task (default 128)")
+    parser.add_argument("--jacobian", choices=JACOBIANS, default="auto", help="as agent.jacobian (default auto)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="as agent.precision")
     arguments = parser.parse_args()
-    print(machine(), report(arguments.rounds, arguments.samples, arguments.tasks, arguments.methods), sep="\n\n")
+    settings = {"jacobian": arguments.jacobian, "precision": arguments.precision}
+    table = report(arguments.rounds, arguments.samples, arguments.tasks, arguments.methods, **settings)
+    print(machine(), f"jacobian={arguments.jacobian}, {arguments.precision}", table, sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The gradients of K critic losses against the gradient of their mean and against K backward passes.
 
-``python -m benchmarks.jacobian``. Twin 3x400 critics on MT10's shapes; all three ways are compared numerically too.
+``python -m benchmarks.jacobian``. Twin 3x400 critics on MT10's shapes; the gradients are compared as well.
 """
 
 import argparse
@@ -15,17 +15,20 @@ from agents.networks import make_network
 from agents.objective import TaskObjective
 from agents.policies import Critic
 from agents.precision import fastest_exact_float32, float32_products
+from agents.task_gradients import Scratch
 from agents.updates import critic_losses
 from benchmarks.timing import Timing, machine, take_turns, timing_table
 
 BASELINE = "gradient of the mean"
 JACOBIAN = "K task gradients at once"
 PASSES = "K backward passes"
+WRITTEN_OUT = "and a Gramian, and a weighted gradient"
+LAYER_BY_LAYER = "the same, layer by layer"
 STATES, ACTIONS = 39, 4
 
 
 class Contest:
-    """One critic, one batch, three ways to its gradients.
+    """One critic, one batch, and the ways to its gradients.
 
     :param num_tasks: K
     :param samples: B
@@ -46,11 +49,12 @@ class Contest:
             torch.arange(num_tasks),
         )
         self.ones = torch.ones(num_tasks)
+        self.scratch = Scratch()
 
-    def objective(self) -> TaskObjective:
+    def objective(self, layerwise: bool = False) -> TaskObjective:
         """A fresh objective: nothing of it is computed."""
-        parameters = dict(self.critic.named_parameters())
-        return TaskObjective(partial(critic_losses, self.critic), parameters, self.batch, grouped=True)
+        parameters, losses = dict(self.critic.named_parameters()), partial(critic_losses, self.critic)
+        return TaskObjective(losses, parameters, self.batch, grouped=True, layerwise=layerwise, scratch=self.scratch)
 
     def mean_gradient(self) -> None:
         """What unitary scalarization costs; leaves the gradient in ``.grad``."""
@@ -59,6 +63,12 @@ class Contest:
     def task_gradients(self) -> dict[str, Tensor]:
         """Gradient of every task by parameter, each ``[K, *shape]``."""
         return self.objective().task_gradients
+
+    def balanced(self, layerwise: bool) -> None:
+        """What a Gramian-based balancer costs without its solver: Gramian, then the weighted gradient in ``.grad``."""
+        objective = self.objective(layerwise)
+        _ = objective.gramian
+        objective.backward(self.ones)
 
     def backward_passes(self) -> list[tuple[Tensor, ...]]:
         """The usual way: one pass for each task, over one graph."""
@@ -83,14 +93,19 @@ def measure(
     rounds_of_passes: int = 2,
     hidden_sizes: Sequence[int] = (400, 400, 400),
 ) -> tuple[list[Timing], float]:
-    """Time the three ways in turns, and compare their results.
+    """Time the ways in turns, and compare their results.
 
     :param rounds: turns of the mean's gradient and of the K gradients
     :param rounds_of_passes: turns of the K backward passes, beside the mean's gradient once more
     :return: timings with their ratio to the gradient of the mean, and the largest error (`Contest.largest_error`)
     """
     contest = Contest(num_tasks, samples, hidden_sizes)
-    ways: dict[str, Callable[[], object]] = {BASELINE: contest.mean_gradient, JACOBIAN: contest.task_gradients}
+    ways: dict[str, Callable[[], object]] = {
+        BASELINE: contest.mean_gradient,
+        JACOBIAN: contest.task_gradients,
+        WRITTEN_OUT: partial(contest.balanced, layerwise=False),
+        LAYER_BY_LAYER: partial(contest.balanced, layerwise=True),
+    }
     slow: dict[str, Callable[[], object]] = {BASELINE: contest.mean_gradient, PASSES: contest.backward_passes}
     with float32_products(fastest_exact_float32()):
         return [*take_turns(ways, rounds), take_turns(slow, rounds_of_passes, warmup=1)[1]], contest.largest_error()
