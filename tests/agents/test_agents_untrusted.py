@@ -387,7 +387,7 @@ def test_the_agent_of_every_network_is_read_back(small_agent, fingerprint, tmp_p
 
 @pytest.mark.parametrize("balancer", [record.name for record in list_balancers()])
 def test_the_agent_of_every_balancer_is_read_back(small_agent, fingerprint, random_sample, tmp_path, balancer):
-    options = {"static": {"weights": [1, 2, 3, 4]}} | dict.fromkeys(RECORDED, {"source": recorded_run(4)})
+    options = {"static": {"weights": [1, 2, 3, 4]}} | {name: {"source": recorded_run(4)} for name in RECORDED}
     agent = small_agent(balancer=balancer, balancer_kwargs=options.get(balancer, {}), actor_balancer="unitary")
     sample = random_sample(agent)
     agent.update(sample, torch.zeros(2, *sample.actions.shape))
