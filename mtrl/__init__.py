@@ -22,6 +22,7 @@ def make_env(
     copies: int = 1,
     workers: int = 0,
     horizon: int | None = None,
+    max_restarts: int = 0,
     **options: Any,
 ) -> "MultiTaskVecEnv":
     """The environments of a suite as one Stable-Baselines3 ``VecEnv``, ready to be learnt in.
@@ -31,12 +32,14 @@ def make_env(
     :param copies: environments per task
     :param workers: simulating processes; 0 simulates in this one
     :param horizon: steps per episode; None is the suite's own
+    :param max_restarts: faults of environments to get over by building them anew; the next one raises
     :param options: of the suite, such as ``tasks=["reach-v3", "push-v3"]``
     :raises SuiteError: for an unknown suite, task or option
     """
     from envs import make_suite
 
-    return make_suite(name, **options).make_vec_env(seed=seed, copies=copies, workers=workers, horizon=horizon)
+    suite = make_suite(name, **options)
+    return suite.make_vec_env(seed=seed, copies=copies, workers=workers, horizon=horizon, max_restarts=max_restarts)
 
 
 def __getattr__(name: str) -> Any:

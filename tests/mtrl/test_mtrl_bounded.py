@@ -53,7 +53,7 @@ print(after[0] / before[0] - 1, after[1] - before[1])
 def growth(updates: int, balancer: str, folder: Path) -> tuple[float, int]:
     """Relative growth of resident memory, and files opened and not closed, over so many updates."""
     command = [sys.executable, "-c", TRAIN, str(updates), balancer, str(folder)]
-    child = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1200)
+    child = subprocess.run(command, capture_output=True, text=True, check=True, timeout=3600)
     memory, files = child.stdout.split()
     return float(memory), int(files)
 
@@ -69,10 +69,9 @@ def test_memory_and_open_files_stay_as_they_are_while_training(tmp_path: Path, b
 
 @LINUX
 def test_a_run_closes_what_it_opens(tiny_config: MakeConfig) -> None:
-    run(tiny_config(seed=1))
+    run(tiny_config(seed=1, threads=1))
     before = len(os.listdir("/proc/self/fd"))
-    for seed in (2, 3):
-        run(tiny_config(seed=seed))
+    run(tiny_config(seed=2, threads=1))
     assert len(os.listdir("/proc/self/fd")) <= before
 
 

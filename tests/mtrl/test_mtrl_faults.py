@@ -175,7 +175,7 @@ def test_a_writer_that_fails_is_left_out_with_one_warning(
     tiny_config: MakeConfig, finished: Result, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("mtrl.tracking.TensorBoardWriter", Broken)
-    result = run(tiny_config(balancer={"name": "rlw"}))
+    result = run(tiny_config(balancer={"name": "rlw"}, threads=1))
     assert len(read_metrics(result.folder)) == len(read_metrics(finished.folder)) > 10
     assert Broken.lines == 3
     (warning,) = warnings_of(capsys.readouterr().out)
@@ -213,7 +213,7 @@ def test_plots_that_cannot_be_drawn_cost_no_run(
     tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("mtrl.plots.plot_success", lambda *_: 1 / 0)
-    assert RunFolder(run(tiny_config()).folder).status == "finished"
+    assert RunFolder(run(tiny_config(threads=1)).folder).status == "finished"
     assert len(warnings_of(capsys.readouterr().out)) == 1
 
 
