@@ -68,7 +68,6 @@ class NamedData(mujoco.MjData):
             view = self._joints[name] = super().joint(name)
         return view
 
-
     def forget(self) -> None:
         """Let go of the views: each of them holds the data that hold it, a cycle that Python cannot see and collect."""
         for views in (self._bodies, self._geoms, self._sites, self._joints):
