@@ -1,5 +1,6 @@
 """A run does not grow: neither its memory, nor its open files, nor its event files beyond what is said."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -101,7 +102,7 @@ def test_event_files_of_mt50_stay_below_200_mb_for_ten_million_steps(tiny_config
         writer.writer.writer.flush()  # type: ignore[attr-defined]
         sizes.append(folder_size(tmp_path / "events"))
     writer.close()
-    per_line = [(after - before) / 10 for before, after in zip(sizes, sizes[1:], strict=False)]
+    per_line = [(after - before) / 10 for before, after in itertools.pairwise(sizes)]
     total = 10_000_000
     lines = [sum(map(Every(total // times), range(0, total + 1, 5000))) for times in (200, 20)]
     assert lines == [200, 20]
