@@ -29,6 +29,7 @@ REFUSED = [
     ({"batch_size": 7}, "batch_size=7 counts the transitions of all 4 tasks .* such as 8"),
     ({"train_freq": 0}, "train_freq must be a whole number of at least 1, found 0"),
     ({"train_freq": (1, "episode")}, "train_freq must be a whole number .* found"),
+    ({"max_skipped_updates": 0}, "max_skipped_updates must be a whole number of at least 1, found 0"),
     ({"gradient_steps": -1}, "gradient_steps must be a whole number of at least 0, found -1"),
     ({"gradient_steps": True}, "gradient_steps must be a whole number of at least 0, found True"),
     ({"gamma": 1.01}, "gamma must be a number above 0 and at most 1, found 1.01"),
