@@ -6,9 +6,10 @@ from torch import Tensor
 from agents.balancers.base import register_balancer
 from agents.balancers.gramian import GramianWeighting
 from agents.balancers.options import require_not_negative
-from agents.balancers.solvers import face_solve, min_norm_point, quadratic, shifted
+from agents.balancers.solvers import diagonal, face_solve, min_norm_point, quadratic, shifted
 from agents.errors import ConfigurationError
 
+_TINY = torch.finfo(torch.float64).tiny
 _FAR = 1e9  # multiplier beyond which the min-norm point of the hull counts as zero
 
 
@@ -22,6 +23,8 @@ def conflict_averse(gramian: Tensor, c: float) -> tuple[Tensor, Tensor]:
     :returns: w ``[..., K]`` and lambda ``[...]``, with ``d = g_0 + lambda g_w``
     """
     radius = c * gramian.mean((-2, -1)).clamp(min=0).sqrt()
+    # Gradients that all but cancel leave the radius known to fewer digits.
+    known = 1e-10 + 4e-15 * diagonal(gramian).amax(-1) / gramian.mean((-2, -1)).clamp(min=_TINY)
     scale = c + torch.zeros_like(radius)  # lambda where w is uniform
     low, high = torch.zeros_like(scale), torch.full_like(scale, float("inf"))
     passive = None
@@ -31,7 +34,7 @@ def conflict_averse(gramian: Tensor, c: float) -> tuple[Tensor, Tensor]:
         reach = scale * quadratic(gramian, weights).sqrt()
         left = quadratic(gramian, 1 / gramian.shape[-1] + scale.unsqueeze(-1) * weights)  # ||d||^2
         stationary = (left <= 1e-14 * gramian.mean((-2, -1))) | (scale >= _FAR * (1 + c))
-        done = ((reach - radius).abs() <= 1e-10 * radius) | ((reach < radius) & stationary)
+        done = ((reach - radius).abs() <= known * radius) | ((reach < radius) & stationary)
         if bool(done.all()):
             break
         low, high = torch.where(reach < radius, scale, low), torch.where(reach > radius, scale, high)
