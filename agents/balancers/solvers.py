@@ -5,6 +5,7 @@ so that neither the size of the gradients nor the spread between tasks matters. 
 throughout: a handful of K x K factorisations each, instead of thousands of first-order steps.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,10 +49,10 @@ def nonnegative_qp(gramian: Tensor, linear: Tensor, passive: Tensor | None = Non
     matrix = cosines.clone()
     matrix.diagonal(dim1=-2, dim2=-1).fill_(1 + _RIDGE)
     linear = linear / scale
-    shape = torch.broadcast_shapes(matrix.shape[:-1], linear.shape)
+    shape = np.broadcast_shapes(matrix.shape[:-1], linear.shape)  # torch's own takes longer than the solution
     matrix = matrix.expand(*shape, shape[-1]).reshape(-1, shape[-1], shape[-1])
     linear = linear.expand(shape).reshape(-1, shape[-1])
-    guess = linear < 0 if passive is None else passive.expand(shape).reshape(-1, shape[-1]).clone()
+    guess = linear < 0 if passive is None else passive.expand(shape).reshape(-1, shape[-1])
     return _pivot(matrix, linear, guess).reshape(shape) / scale
 
 
@@ -63,20 +64,20 @@ def _pivot(matrix: Tensor, linear: Tensor, passive: Tensor) -> Tensor:
     patience = torch.full((count,), 3)
     todo = torch.arange(count)
     for _ in range(20 * size + 100):
-        point, wrong = _complementary(matrix[todo], linear[todo], passive[todo])
+        point, wrong = _complementary(matrix, linear, passive)
         solution[todo] = point.clamp(min=0)
         number = wrong.sum(-1)
         open_ = number > 0
         if not bool(open_.any()):
             break
-        better = number < fewest[todo]
-        fewest[todo] = torch.where(better, number, fewest[todo])
-        patience[todo] = torch.where(better, 3, patience[todo] - 1)
+        if not bool(open_.all()):  # go on with the others alone
+            todo, matrix, linear, passive = todo[open_], matrix[open_], linear[open_], passive[open_]
+            fewest, patience, wrong, number = fewest[open_], patience[open_], wrong[open_], number[open_]
+        patience = torch.where(number < fewest, 3, patience - 1)
+        fewest = fewest.minimum(number)
         last = size - 1 - wrong.flip(-1).int().argmax(-1)
         one = torch.nn.functional.one_hot(last, size).bool()
-        exchange = torch.where((patience[todo] >= 0).unsqueeze(-1), wrong, one & wrong)
-        passive[todo] ^= exchange
-        todo = todo[open_]
+        passive = passive ^ torch.where((patience >= 0).unsqueeze(-1), wrong, one & wrong)
     return solution
 
 
@@ -104,6 +105,8 @@ def min_norm_point(gramian: Tensor, passive: Tensor | None = None) -> Tensor:
     With ``y = argmin_{y >= 0} y^T (G + c 1 1^T) y / 2 - 1^T y``, the optimality conditions of ``y / sum(y)`` are those
     of the min-norm point; ``c`` of the size of the smallest gradient keeps the smallest task in sight.
     """
+    if gramian.shape[-1] == 2:
+        return _min_norm_of_two(gramian)
     squares = diagonal(gramian)
     smallest = squares.amin(-1)
     zero = squares <= 1e-32 * squares.amax(-1, keepdim=True)  # a zero gradient is the min-norm point itself
@@ -111,6 +114,14 @@ def min_norm_point(gramian: Tensor, passive: Tensor | None = None) -> Tensor:
     shares = nonnegative_qp(lifted, -torch.ones_like(squares), passive)
     shares = torch.where(zero.any(-1, keepdim=True), zero.to(shares.dtype), shares)
     return shares / shares.sum(-1, keepdim=True)
+
+
+def _min_norm_of_two(gramian: Tensor) -> Tensor:
+    """The point of smallest norm between two gradients, where the line meets its normal or at the nearer end."""
+    excess = diagonal(gramian).flip(-1) - gramian[..., :1, 1]
+    shares = excess.clamp(min=0)
+    total = shares.sum(-1, keepdim=True)
+    return torch.where(total > 0, shares / total.clamp(min=_TINY), 0.5)
 
 
 def face_solve(gramian: Tensor, right: Tensor, passive: Tensor) -> Tensor:
@@ -183,16 +194,23 @@ def power_balance(gramian: Tensor, exponent: float, ridge: float = 1e-9, steps: 
 
 def _line_search(matrix: Tensor, right: Tensor, exponent: float, point: Tensor, step: Tensor, slope: Tensor) -> Tensor:
     """The longest of ten halved steps that stays positive and lowers the potential by a tenth of its promise."""
-    longest = (0.99 * (point / -step.clamp(max=-_TINY)).amin(-1)).clamp(max=1.0)
-    lengths = longest * 0.5 ** torch.arange(10, dtype=point.dtype).reshape(-1, *[1] * longest.dim())
-    tries = point + lengths.unsqueeze(-1) * step  # [10, ..., K]
-    everything = torch.cat([point.unsqueeze(0), tries])
-    barrier = everything.log() if exponent == 1 else everything ** (1 - exponent) / (1 - exponent)
-    potential = quadratic(matrix, everything) / 2 - (right * barrier).sum(-1)
-    promise = 0.1 * lengths * (slope * step).sum(-1)
-    enough = potential[1:] <= potential[0] + promise + 1e-13 * potential[0].abs()
-    first = torch.where(enough.any(0), enough.int().argmax(0), 9)
-    return tries.gather(0, first[None, ..., None].expand(1, *point.shape)).squeeze(0)
+    length = (0.99 * (point / -step.clamp(max=-_TINY)).amin(-1)).clamp(max=1.0)
+    start = _potential(matrix, right, exponent, point)
+    start = start + 1e-13 * start.abs()
+    promise = 0.1 * (slope * step).sum(-1)
+    for _ in range(10):
+        found = point + length.unsqueeze(-1) * step
+        enough = _potential(matrix, right, exponent, found) <= start + length * promise
+        if bool(enough.all()):
+            break
+        length = torch.where(enough, length, length / 2)
+    return found
+
+
+def _potential(matrix: Tensor, right: Tensor, exponent: float, point: Tensor) -> Tensor:
+    """The potential ``[...]`` whose minimum solves ``A x = b x^(-exponent)``."""
+    barrier = point.log() if exponent == 1 else point ** (1 - exponent) / (1 - exponent)
+    return quadratic(matrix, point) / 2 - (right * barrier).sum(-1)
 
 
 def pseudo_solve(matrix: Tensor, right: Tensor, tolerance: float) -> Tensor:
