@@ -17,6 +17,7 @@ from agents.balancers import Balancer, make_balancer
 from agents.errors import ConfigurationError
 from agents.guard import make_guard
 from agents.layers import takes_grouped_parameters
+from agents.memory import keep_freed_memory
 from agents.metrics import UpdateMetrics, with_prefix
 from agents.multitask import NOT_SAVED, MultiTaskAlgorithm
 from agents.normalize import RewardScale
@@ -164,6 +165,7 @@ class MTSAC(MultiTaskAlgorithm):
         samples_per_task(self.batch_size, self.num_tasks)
         self.precision = resolve_precision(settings["precision"], self.device)
         self.float32_mode = fastest_exact_float32()
+        keep_freed_memory()
         self.policy = MultiTaskPolicy(
             self.observation_space,  # type: ignore[arg-type]
             self.action_space,  # type: ignore[arg-type]
@@ -247,10 +249,10 @@ class MTSAC(MultiTaskAlgorithm):
 
     def _layerwise(self, module: nn.Module, balancer: Balancer) -> bool:
         """Whether the task gradients in a module's parameters are kept as factors of its layers."""
-        parameters, grouped = self._balanced[module]
+        _, grouped = self._balanced[module]
         if self.settings["jacobian"] != "auto" or balancer.needs_jacobian or not grouped:
             return self.settings["jacobian"] == "layerwise"
-        return factors_pay(parameters, self.num_tasks, self.batch_size // self.num_tasks)
+        return factors_pay(self.batch_size // self.num_tasks)
 
     def _setup_optimizers(self) -> None:
         adam = partial(torch.optim.Adam, lr=self.lr_schedule(1), eps=self.settings["adam_epsilon"], fused=True)

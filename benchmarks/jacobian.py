@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from agents.critics import ScalarValue
+from agents.memory import keep_freed_memory
 from agents.networks import make_network
 from agents.objective import TaskObjective
 from agents.policies import Critic
@@ -99,6 +100,7 @@ def measure(
     :param rounds_of_passes: turns of the K backward passes, beside the mean's gradient once more
     :return: timings with their ratio to the gradient of the mean, and the largest error (`Contest.largest_error`)
     """
+    keep_freed_memory()  # as MTSAC does
     contest = Contest(num_tasks, samples, hidden_sizes)
     ways: dict[str, Callable[[], object]] = {
         BASELINE: contest.mean_gradient,

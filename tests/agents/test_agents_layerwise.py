@@ -160,11 +160,9 @@ def test_a_parameter_without_part_in_the_losses_is_named():
 # ---------------------------------------------------------------------- which way
 
 
-def test_few_samples_or_a_large_jacobian_go_layer_by_layer():
-    parameters = {"weight": torch.zeros(1000, 1000)}
-    assert factors_pay(parameters, num_tasks=10, samples=32)
-    assert not factors_pay(parameters, num_tasks=10, samples=128)
-    assert factors_pay(parameters, num_tasks=50, samples=128)
+def test_few_samples_go_layer_by_layer():
+    assert factors_pay(samples=32)
+    assert not factors_pay(samples=128)
 
 
 def test_the_batch_of_an_agent_decides(small_agent):
