@@ -4,7 +4,6 @@ The face is Stable-Baselines3's; `update` reads like the paper (Haarnoja et al. 
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -264,14 +263,12 @@ class MTSAC(MultiTaskAlgorithm):
 
     def _setup_optimizers(self) -> None:
         settings = self.settings
-        common = {"lr": self.lr_schedule(1), "eps": settings["adam_epsilon"], "fused": True}
-        if settings["weight_decay"]:
-            adam = partial(torch.optim.AdamW, weight_decay=settings["weight_decay"], **common)
-            self.actor_optimizer = adam(self.actor.parameters())
-        else:
-            adam = partial(torch.optim.Adam, **common)
-            self.actor_optimizer = adam(self.actor.parameters(), weight_decay=settings["actor_weight_decay"])
-        self.critic_optimizer = adam(self.critic.parameters())
+        common: dict[str, Any] = {"lr": self.lr_schedule(1), "eps": settings["adam_epsilon"], "fused": True}
+        decoupled = settings["weight_decay"]
+        kind: type[torch.optim.Adam] = torch.optim.AdamW if decoupled else torch.optim.Adam
+        actor_decay = decoupled or settings["actor_weight_decay"]
+        self.actor_optimizer = kind(self.actor.parameters(), weight_decay=actor_decay, **common)
+        self.critic_optimizer = kind(self.critic.parameters(), weight_decay=decoupled, **common)
         betas = (settings["temperature_beta1"], 0.999)
         self.temperature_optimizer = torch.optim.Adam(self.temperature.parameters(), betas=betas, **common)
 

@@ -94,6 +94,21 @@ def call(module: nn.Module, parameters: Mapping[str, Tensor], *inputs: Tensor) -
     return functional_call(module, dict(parameters), inputs)
 
 
+def _options(
+    network: str,
+    hidden_sizes: Sequence[int],
+    task_id: str,
+    generator: torch.Generator,
+    further: Mapping[str, Any],
+    **wanted: Any,
+) -> dict[str, Any]:
+    """Options of one network; of those that are wanted, without the ones that its architecture has settled itself."""
+    free = options_of(network)
+    left = {name: value for name, value in wanted.items() if name in free}
+    common = {"hidden_sizes": tuple(hidden_sizes), "task_id": task_id, "generator": generator}
+    return {**common, **left, **further}
+
+
 class MultiTaskPolicy(BasePolicy):
     """Shared actor and twin critics for observations ``[N, S + K]``: state, then one-hot task.
 
@@ -145,31 +160,31 @@ class MultiTaskPolicy(BasePolicy):
         self.state_size = observation_space.shape[0] - num_tasks
         self.action_size = action_space.shape[0]
         self.generator = generator or torch.Generator().manual_seed(0)
-        options: dict[str, Any] = {"task_id": task_id, "generator": self.generator, **(network_kwargs or {})}
-        for_critic, for_actor = ({**options, "hidden_sizes": tuple(hidden_sizes)} for _ in range(2))
-        if actor_hidden_sizes is not None:
-            for_actor["hidden_sizes"] = tuple(actor_hidden_sizes)
-        actor_inputs = self.state_size
-        if task_id == "critic_embedding":
-            for_critic["task_id"], for_actor["task_id"] = "embedding", "none"
-            actor_inputs += options.get("embedding_size", EMBEDDING_SIZE)
-        # What an architecture has settled for itself is not set here.
-        free = options_of(network)
-        for_critic |= {"layer_norm": critic_layer_norm} if "layer_norm" in free else {}
-        for_actor |= {"layer_norm": actor_layer_norm} if "layer_norm" in free else {}
-        for_actor |= {"head_scale": 1e-3} if "head_scale" in free else {}
+        further = network_kwargs or {}
+        shares = task_id == "critic_embedding"
+        of_critic, of_actor = ("embedding", "none") if shares else (task_id, task_id)
+        for_critic = _options(network, hidden_sizes, of_critic, self.generator, further, layer_norm=critic_layer_norm)
+        for_actor = _options(
+            network,
+            hidden_sizes if actor_hidden_sizes is None else actor_hidden_sizes,
+            of_actor,
+            self.generator,
+            further,
+            layer_norm=actor_layer_norm,
+            head_scale=1e-3,
+        )
 
         def make_critic() -> Critic:
             value = make_value(critic, ensemble_reduction, **(critic_kwargs or {}))
             inputs = self.state_size + self.action_size
-            return Critic(
-                make_network(network, inputs, value.outputs, num_tasks, members=num_critics, **for_critic), value
-            )
+            net = make_network(network, inputs, value.outputs, num_tasks, members=num_critics, **for_critic)
+            return Critic(net, value)
 
-        actor = make_network(network, actor_inputs, 2 * self.action_size, num_tasks, members=1, **for_actor)
+        inputs = self.state_size + (further.get("embedding_size", EMBEDDING_SIZE) if shares else 0)
+        net = make_network(network, inputs, 2 * self.action_size, num_tasks, members=1, **for_actor)
         self.critic, self.critic_target = make_critic(), make_critic()
-        shared = self.critic.network.task_encoding if task_id == "critic_embedding" else None
-        self.actor = Actor(actor, log_std, shared)  # type: ignore[arg-type]
+        encoding = self.critic.network.task_encoding if shares else None
+        self.actor = Actor(net, log_std, encoding)  # type: ignore[arg-type]
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.requires_grad_(False)
 

@@ -9,7 +9,8 @@ import torch
 from agents import MTSAC, list_balancers
 from agents.layers import takes_grouped_parameters
 from agents.updates import actor_losses
-from tests.agents.brc_settings import BRC
+from envs import make_suite
+from tests.agents.brc_settings import BRC, BRC_POLICY
 from tests.agents.test_agents_resume import BALANCERS
 
 PARTS = {
@@ -168,3 +169,33 @@ def test_gaps_of_td_errors_read_a_categorical_critic_in_units_of_values(small_ag
 
 def test_every_method_of_the_registry_is_tried_here():
     assert {record.name for record in list_balancers()} <= set(BALANCERS)
+
+
+# ---------------------------------------------------------------------- learning
+
+SUITE = make_suite("pointmass", num_tasks=4)  # opposite goals in pairs, and rewards spread by a factor of 100
+VECTOR_STEPS = 1_000
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_four_conflicting_tasks_are_learnt_in_seconds(seed):
+    """With HL-Gauss: a projected target is as wide as the target critic's, which takes many updates to narrow."""
+    env = SUITE.make_vec_env(seed=seed)
+    policy = {
+        **BRC_POLICY,
+        "hidden_sizes": [64],
+        "actor_hidden_sizes": [64],
+        "critic_kwargs": {"num_atoms": 51, "target": "hl_gauss"},
+        "network_kwargs": {"embedding_size": 8},
+    }
+    options = {**BRC, "policy_kwargs": policy, "gradient_steps": 1, "ent_coef": "auto_0.01"}
+    sizes = {"learning_starts": 400, "batch_size": 4 * 16, "buffer_size": 4 * VECTOR_STEPS}
+    agent = MTSAC("MultiTaskPolicy", env, learning_rate=3e-3, gamma=0.9, seed=seed, device="cpu", **sizes, **options)
+    agent.learn(4 * VECTOR_STEPS, log_interval=None)
+    env.close()
+    fresh = SUITE.make_vec_env(seed=1_000 + seed, copies=5)
+    observations = fresh.reset()
+    for _ in range(SUITE.horizon):
+        observations, _, dones, infos = fresh.step(agent.predict(observations, deterministic=True)[0])
+    fresh.close()
+    assert dones.all() and np.mean([info["is_success"] for info in infos]) >= 0.9
