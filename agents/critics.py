@@ -1,31 +1,213 @@
-"""How a critic's outputs become values and a loss. Scalar: one number, squared error."""
+"""How a critic's outputs become values and a loss: one number and its squared error, or a distribution over atoms.
 
-from torch import Tensor
+Shapes: E critics, G groups (tasks) of B samples, O outputs per value. All of it is computed in float32: sums and
+elementwise products alone, which autocast leaves as they are.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agents.errors import ConfigurationError, unknown_name
+
+REDUCTIONS = ("min", "mean")
+CATEGORICAL_TARGETS = ("projection", "hl_gauss")
 
 
-class ScalarValue:
-    """One output per critic is the value itself; the loss is half the squared TD error, summed over critics."""
+class Value(nn.Module):
+    """What both kinds have in common.
 
-    outputs = 1  # O, numbers that the network gives for each value
+    :param reduction: one value of E: ``min``, the smallest (clipped double Q, arXiv 1802.09477), or ``mean``
+    """
+
+    outputs: int  # O, numbers that the network gives for each value
+    limit = 10.0  # the largest absolute value that `reward_scale=return` makes room for
+
+    def __init__(self, reduction: str = "min") -> None:
+        super().__init__()
+        if reduction not in REDUCTIONS:
+            raise unknown_name("ensemble_reduction", reduction, REDUCTIONS)
+        self.reduction = reduction
 
     def values(self, outputs: Tensor) -> Tensor:
-        """``[E, G, B, 1] -> [E, G, B]``."""
-        return outputs.squeeze(-1)
+        """Value of every critic: ``[E, G, B, O] -> [E, G, B]``."""
+        raise NotImplementedError
 
-    def pessimistic(self, outputs: Tensor) -> Tensor:
-        """Smallest of the E values ``[G, B]`` (clipped double Q, arXiv 1802.09477)."""
-        return self.values(outputs).amin(0)
+    def reduced(self, outputs: Tensor) -> Tensor:
+        """One value of the E critics: ``[E, G, B, O] -> [G, B]``."""
+        values = self.values(outputs)
+        return values.amin(0) if self.reduction == "min" else values.mean(0)
 
     def target(self, next_outputs: Tensor, rewards: Tensor, discounts: Tensor, entropy_bonus: Tensor) -> Tensor:
-        """TD target ``r + gamma (1 - terminal) (min_e Q_e(s', a') - alpha log pi(a'|s'))``.
+        """What the outputs should become; of ``r + gamma (1 - terminal) (Q(s', a') - alpha log pi(a'|s'))``.
 
-        :param next_outputs: target critics at the next state ``[E, K, B, 1]``
-        :param rewards: ``[K, B]``
-        :param discounts: ``gamma (1 - terminal)``, ``[K, B]``
-        :param entropy_bonus: ``-alpha log pi``, ``[K, B]``
+        :param next_outputs: target critics at the next state ``[E, G, B, O]``
+        :param rewards: ``[G, B]``
+        :param discounts: ``gamma (1 - terminal)``, ``[G, B]``
+        :param entropy_bonus: ``-alpha log pi``, ``[G, B]``
         """
-        return rewards + discounts * (self.pessimistic(next_outputs) + entropy_bonus)
+        raise NotImplementedError
+
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Loss of every task ``[G]``, the mean over its samples summed over the critics."""
+        raise NotImplementedError
+
+    def metrics(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """What there is to know beside the losses, each ``[G]``; outputs without graph."""
+        raise NotImplementedError
+
+
+class ScalarValue(Value):
+    """One output per critic is the value itself; the loss is half the squared TD error, summed over critics."""
+
+    outputs = 1
+
+    def values(self, outputs: Tensor) -> Tensor:
+        return outputs.squeeze(-1)
+
+    def target(self, next_outputs: Tensor, rewards: Tensor, discounts: Tensor, entropy_bonus: Tensor) -> Tensor:
+        """The TD target itself, ``[G, B]``."""
+        return rewards + discounts * (self.reduced(next_outputs) + entropy_bonus)
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
         """``0.5 sum_e mean_b (Q_e - target)^2``: ``[E, G, B, 1], [G, B] -> [G]``."""
-        return 0.5 * (self.values(outputs) - target).square().mean(-1).sum(0)
+        return _half_squares(self.values(outputs), target)
+
+    def metrics(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:
+        return _spread(self.values(outputs), target)
+
+
+class CategoricalValue(Value):
+    """The outputs are logits of a distribution over M atoms, its mean is the value; the loss is the cross-entropy.
+
+    With ``mean``, the E distributions are averaged; with ``min``, the one of the smallest mean counts.
+    Source: C51 (Bellemare et al. 2017, arXiv 1707.06887); HL-Gauss for RL (Farebrother et al. 2024, arXiv 2403.03950);
+    the entropy inside the target's atoms and the averaged ensemble are BRC's (arXiv 2505.23150).
+
+    :param num_atoms: M, at least 2
+    :param v_min: value of the first atom
+    :param v_max: value of the last one. Targets beyond the two are clipped, so they belong with a reward scale
+    :param target: ``projection`` keeps the shape of the next state's distribution and shares every moved atom between
+        its two neighbours; ``hl_gauss`` is a Gaussian about the expected target
+    :param sigma: standard deviation of that Gaussian, in distances between atoms
+    """
+
+    atoms: Tensor
+    edges: Tensor
+
+    def __init__(
+        self,
+        reduction: str = "min",
+        num_atoms: int = 101,
+        v_min: float = -10.0,
+        v_max: float = 10.0,
+        target: str = "projection",
+        sigma: float = 0.75,
+    ) -> None:
+        super().__init__(reduction)
+        if num_atoms < 2:
+            raise ConfigurationError(f"num_atoms must be at least 2, found {num_atoms}.")
+        if not v_min < v_max:
+            raise ConfigurationError(f"v_min must be smaller than v_max, found {v_min:g} and {v_max:g}.")
+        if target not in CATEGORICAL_TARGETS:
+            raise unknown_name("target of the categorical critic", target, CATEGORICAL_TARGETS)
+        if not sigma > 0:
+            raise ConfigurationError(f"sigma must be greater than 0, found {sigma:g}.")
+        self.outputs, self.v_min, self.v_max, self.kind = num_atoms, float(v_min), float(v_max), target
+        self.limit = max(abs(self.v_min), abs(self.v_max))
+        self.distance = (self.v_max - self.v_min) / (num_atoms - 1)
+        self.sigma = sigma * self.distance
+        self.register_buffer("atoms", torch.linspace(self.v_min, self.v_max, num_atoms), persistent=False)
+        half = self.distance / 2  # every atom stands in the middle of its bin
+        edges = torch.linspace(self.v_min - half, self.v_max + half, num_atoms + 1)
+        self.register_buffer("edges", edges, persistent=False)
+
+    def values(self, outputs: Tensor) -> Tensor:
+        return self._mean(outputs.softmax(-1))
+
+    def target(self, next_outputs: Tensor, rewards: Tensor, discounts: Tensor, entropy_bonus: Tensor) -> Tensor:
+        """Target distribution ``[G, B, M]``."""
+        probabilities = self._reduced_probabilities(next_outputs)
+        shift = rewards + discounts * entropy_bonus
+        shift = shift + (shift - shift)  # an infinite one would hide in the clipping; so it is NaN, and is noticed
+        if self.kind == "hl_gauss":
+            return self.histogram(shift + discounts * self._mean(probabilities))
+        return self.projection(probabilities, shift, discounts)
+
+    def projection(self, probabilities: Tensor, shift: Tensor, discounts: Tensor) -> Tensor:
+        """The distribution of ``shift + discount z`` on the atoms (arXiv 1707.06887, algorithm 1).
+
+        :param probabilities: of the atoms z, ``[G, B, M]``
+        :param shift: ``[G, B]``
+        :param discounts: ``[G, B]``
+        """
+        moved = torch.addcmul(shift[..., None], discounts[..., None], self.atoms)
+        position = moved.clamp_(self.v_min, self.v_max).sub_(self.v_min).div_(self.distance)
+        # The last atom is reached from the one before it. NaN has no place: it stays in the share, and is noticed.
+        lower = position.detach().long().clamp_(0, self.outputs - 2)
+        share = position.sub_(lower)
+        above = probabilities * share
+        found = torch.zeros_like(probabilities).scatter_add_(-1, lower, probabilities - above)
+        return found.scatter_add_(-1, lower.add_(1), above)
+
+    def histogram(self, values: Tensor) -> Tensor:
+        """Probability of every bin under a Gaussian about each value, cut off at the ends (arXiv 2403.03950, eq. 3).
+
+        :param values: ``[G, B]``
+        """
+        centres = values.clamp(self.v_min, self.v_max)[..., None]
+        below = torch.erf((self.edges - centres) / (math.sqrt(2.0) * self.sigma))  # 2 Phi - 1
+        return below.diff(dim=-1) / (below[..., -1:] - below[..., :1])
+
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """``-sum_e mean_b sum_m target_m log p_em``, never negative: ``[E, G, B, M], [G, B, M] -> [G]``."""
+        log_probabilities = outputs.log_softmax(-1).sum(0)
+        return (target * log_probabilities).sum((-2, -1)) / -target.shape[-2]
+
+    def metrics(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """In units of values; ``squared_error`` is what the loss of a scalar critic would be."""
+        values, targets = self.values(outputs), self._mean(target)
+        return {**_spread(values, targets), "squared_error": _half_squares(values, targets)}
+
+    def _mean(self, probabilities: Tensor) -> Tensor:
+        return (probabilities * self.atoms).sum(-1)
+
+    def _reduced_probabilities(self, outputs: Tensor) -> Tensor:
+        probabilities = outputs.softmax(-1)
+        if self.reduction == "mean":
+            return probabilities.mean(0)
+        smallest = self._mean(probabilities).argmin(0)[None, ..., None]
+        return probabilities.gather(0, smallest.expand(1, *probabilities.shape[1:])).squeeze(0)
+
+
+def _half_squares(values: Tensor, targets: Tensor) -> Tensor:
+    return 0.5 * (values - targets).square().mean(-1).sum(0)
+
+
+def _spread(values: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    return {
+        "q_value": values.mean((0, 2)),
+        "q_max_abs": values.abs().amax((0, 2)),
+        "target_variance": targets.var(-1, correction=0),
+    }
+
+
+CRITICS: dict[str, Callable[..., Value]] = {"scalar": ScalarValue, "categorical": CategoricalValue}
+
+
+def make_value(name: str, reduction: str = "min", **options: Any) -> Value:
+    """Build the kind of a critic's values by name.
+
+    :raises ConfigurationError: for an unknown name or option, with the nearest known one
+    """
+    if name not in CRITICS:
+        raise unknown_name("critic", name, CRITICS)
+    known = set(inspect.signature(CRITICS[name]).parameters) - {"reduction"}
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of critic '{name}'", option, known)
+    return CRITICS[name](reduction, **options)

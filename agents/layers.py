@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from agents.errors import unknown_name
 
-TASK_IDS = ("one_hot", "embedding", "none")
+TASK_IDS = ("one_hot", "embedding", "critic_embedding", "none")
+EMBEDDING_SIZE = 32  # unless a network is told otherwise
 
 
 class GroupedLayer(nn.Module):
@@ -32,16 +33,27 @@ class EnsembleLinear(GroupedLayer):
     """E affine maps as one parameter, so that an ensemble costs one batched matrix product.
 
     Initialised as the Meta-World+ baselines are: He-uniform weights with zero bias, or, for a head,
-    weights and bias uniform in ``+-head_scale``.
+    weights and bias uniform in ``+-head_scale``. With an `orthogonal_gain`, orthogonal weights and zero bias.
     """
 
     def __init__(
-        self, members: int, inputs: int, outputs: int, generator: torch.Generator, head_scale: float | None = None
+        self,
+        members: int,
+        inputs: int,
+        outputs: int,
+        generator: torch.Generator,
+        head_scale: float | None = None,
+        orthogonal_gain: float | None = None,
     ) -> None:
         super().__init__()
         bound = math.sqrt(6.0 / inputs) if head_scale is None else head_scale
-        self.weight = nn.Parameter(torch.empty(members, inputs, outputs).uniform_(-bound, bound, generator=generator))
+        self.weight = nn.Parameter(torch.empty(members, inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
+        if orthogonal_gain is not None:
+            for weight in self.weight.detach():
+                nn.init.orthogonal_(weight, orthogonal_gain, generator=generator)
+            return
+        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
         if head_scale is not None:
             nn.init.uniform_(self.bias, -head_scale, head_scale, generator=generator)
 
@@ -125,7 +137,8 @@ class TaskHeads(GroupedLayer):
 class TaskEncoding(GroupedLayer):
     """What a network is told about the task: a one-hot vector, a learned embedding, or nothing.
 
-    :param kind: ``one_hot`` (size K), ``embedding`` (a learned unit vector of `embedding_size`) or ``none`` (size 0)
+    :param kind: ``one_hot`` (size K), ``embedding`` (a learned unit vector of `embedding_size`) or ``none`` (size 0).
+        A policy with ``critic_embedding`` gives its critics the second and its actor what that says
     """
 
     table: Tensor

@@ -4,7 +4,6 @@ The face is Stable-Baselines3's; `update` reads like the paper (Haarnoja et al. 
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +19,7 @@ from agents.layers import takes_grouped_parameters
 from agents.memory import keep_freed_memory
 from agents.metrics import UpdateMetrics, with_prefix
 from agents.multitask import NOT_SAVED, MultiTaskAlgorithm
-from agents.normalize import RewardScale
+from agents.normalize import make_reward_scale
 from agents.objective import TaskObjective
 from agents.policies import Actor, Critic, MultiTaskPolicy
 from agents.precision import autocast, fastest_exact_float32, float32_products, resolve_precision
@@ -28,7 +27,7 @@ from agents.randomness import Generators
 from agents.replay import ReplaySample, samples_per_task
 from agents.settings import refuse_bad_settings, refuse_unknown
 from agents.task_gradients import Scratch, factors_pay
-from agents.temperature import Temperature
+from agents.temperature import Temperature, target_entropy_of
 from agents.updates import actor_losses, critic_losses, critic_target
 
 SAMPLES_PER_TASK = 32  # B where batch_size is not given
@@ -52,15 +51,18 @@ class MTSAC(MultiTaskAlgorithm):
     :param gradient_steps: updates at each call of `train`
     :param ent_coef: temperature: ``auto``, ``auto_<initial value>`` (learned) or a fixed number
     :param temperature: ``per_task`` or ``shared``
-    :param target_entropy: in nats; ``auto`` is ``-A``
-    :param reward_scale: ``none``; ``std`` to divide sampled rewards by their task's standard deviation; or a number
-        that multiplies them: critics fit values of order 100 sooner than values of order 1000
+    :param target_entropy: in nats; ``auto`` is ``-A``, ``auto_0.5`` half of it
+    :param temperature_beta1: first-moment decay of the temperature's Adam; lower forgets sooner which way it went
+    :param reward_scale: ``none``; ``std`` to divide sampled rewards by their task's standard deviation; ``return`` by
+        the largest return of their task, so that values fit into a categorical critic's support; or a number that
+        multiplies them: critics fit values of order 100 sooner than values of order 1000
     :param balancer: method that balances the critic's task losses, such as ``famo`` or ``igb_v1+cagrad``
     :param balancer_kwargs: its options
     :param actor_balancer: method for the actor's task losses; None takes the critic's, or ``unitary`` where that
         method needs positive losses, which an actor's are not
     :param actor_balancer_kwargs: its options
     :param max_grad_norm: clip the norm of actor and critic gradients; None does not clip
+    :param weight_decay: decoupled, of actor and critics (AdamW, arXiv 1711.05101); 0 is Adam
     :param actor_weight_decay: coupled L2 on the actor alone (arXiv 2201.04122)
     :param adam_epsilon: epsilon of every Adam (Meta-World+ uses 1e-5)
     :param jacobian: how task gradients are kept for a balancer: ``full``, written out ``[K, P]``; ``layerwise``, as
@@ -100,12 +102,14 @@ class MTSAC(MultiTaskAlgorithm):
         ent_coef: str | float = "auto",
         temperature: str = "per_task",
         target_entropy: str | float = "auto",
+        temperature_beta1: float = 0.9,
         reward_scale: str | float = "none",
         balancer: str = "unitary",
         balancer_kwargs: dict[str, Any] | None = None,
         actor_balancer: str | None = None,
         actor_balancer_kwargs: dict[str, Any] | None = None,
         max_grad_norm: float | None = 1.0,
+        weight_decay: float = 0.0,
         actor_weight_decay: float = 0.0,
         adam_epsilon: float = 1e-5,
         jacobian: str = "auto",
@@ -174,13 +178,16 @@ class MTSAC(MultiTaskAlgorithm):
             **self.policy_kwargs,
         ).to(self.device)
         self.actor, self.critic, self.critic_target = self.policy.actor, self.policy.critic, self.policy.critic_target
-        self.reward_scale = RewardScale(self.num_tasks, settings["reward_scale"]).to(self.device)
-        target_entropy = settings["target_entropy"]
+        target_entropy = target_entropy_of(settings["target_entropy"], self.policy.action_size)
         self.temperature = Temperature(
+            self.num_tasks, settings["ent_coef"], settings["temperature"], target_entropy
+        ).to(self.device)
+        self.reward_scale = make_reward_scale(
+            settings["reward_scale"],
             self.num_tasks,
-            settings["ent_coef"],
-            settings["temperature"],
-            -float(self.policy.action_size) if target_entropy == "auto" else float(target_entropy),
+            gamma=self.gamma,
+            target_entropy=target_entropy,
+            limit=self.critic.value.limit,
         ).to(self.device)
         # Collected once: walking the modules at every update would cost as much as a small product.
         self._balanced: dict[nn.Module, tuple[dict[str, nn.Parameter], bool]] = {
@@ -255,10 +262,15 @@ class MTSAC(MultiTaskAlgorithm):
         return factors_pay(self.batch_size // self.num_tasks)
 
     def _setup_optimizers(self) -> None:
-        adam = partial(torch.optim.Adam, lr=self.lr_schedule(1), eps=self.settings["adam_epsilon"], fused=True)
-        self.actor_optimizer = adam(self.actor.parameters(), weight_decay=self.settings["actor_weight_decay"])
-        self.critic_optimizer = adam(self.critic.parameters())
-        self.temperature_optimizer = adam(self.temperature.parameters())
+        settings = self.settings
+        common: dict[str, Any] = {"lr": self.lr_schedule(1), "eps": settings["adam_epsilon"], "fused": True}
+        decoupled = settings["weight_decay"]
+        kind: type[torch.optim.Adam] = torch.optim.AdamW if decoupled else torch.optim.Adam
+        actor_decay = decoupled or settings["actor_weight_decay"]
+        self.actor_optimizer = kind(self.actor.parameters(), weight_decay=actor_decay, **common)
+        self.critic_optimizer = kind(self.critic.parameters(), weight_decay=decoupled, **common)
+        betas = (settings["temperature_beta1"], 0.999)
+        self.temperature_optimizer = torch.optim.Adam(self.temperature.parameters(), betas=betas, **common)
 
     @property
     def runtime(self) -> dict[str, Any]:
@@ -305,7 +317,7 @@ class MTSAC(MultiTaskAlgorithm):
         task, temperatures = self._task, all_temperatures
         if tasks is not None:
             task, temperatures = task[tasks], temperatures[tasks]
-        rewards = self.reward_scale.scaled(sample.rewards, None if tasks is None else task)
+        rewards = self.reward_scale.scaled(sample.rewards, temperatures, None if tasks is None else task)
         discounts = self.gamma * (1.0 - sample.terminals)
         with self._autocast():
             target = critic_target(

@@ -124,6 +124,8 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
 
         :param log_interval: episodes between two log entries; None leaves logging to callbacks (`dump_logs`)
         """
+        if reset_num_timesteps or self._last_obs is None:
+            self.reward_scale.begin()  # as the environments do
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
@@ -188,9 +190,7 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
         return self.policy.unscale_action(scaled), scaled
 
     def _store_transition(self, replay_buffer, buffer_action, new_obs, reward, dones, infos) -> None:  # type: ignore[no-untyped-def]
-        self.reward_scale.observe(
-            torch.as_tensor(reward, device=self.device), torch.as_tensor(self.task_of_env, device=self.device)
-        )
+        self.reward_scale.observe(reward, self.task_of_env, dones, infos)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
 
     def _train_when_ready(self) -> None:
@@ -235,6 +235,7 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
             "generators": self.generators.state(),
             "metrics": self.metrics.state(),
             "progress": self.progress.state_dict(),
+            "episodes": self.reward_scale.episodes_state(),
             "guard": self.guard.state_dict(),
             "log": log_state(self.logger) if self._custom_logger else None,
             "episode_infos": copied(self.ep_info_buffer or ()),
@@ -254,6 +255,7 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
             self.generators.load_state(state["generators"])
             self.metrics.load_state(state["metrics"], self.device)
             self.progress.load_state_dict(state["progress"])
+            self.reward_scale.load_episodes_state(state.get("episodes", {}))
             self.guard.load_state_dict(state["guard"])
             for name in _COUNTERS:
                 setattr(self, name, state["counters"][name])

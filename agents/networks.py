@@ -5,6 +5,7 @@ each group) to ``outputs [E, G, B, O]`` for its E ensemble members. An update us
 """
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,12 +13,45 @@ import torch
 from torch import Tensor, nn
 
 from agents.errors import ConfigurationError, unknown_name
-from agents.layers import TASK_IDS, EnsembleLayerNorm, EnsembleLinear, TaskEncoding, TaskHeads
+from agents.layers import EMBEDDING_SIZE, TASK_IDS, EnsembleLayerNorm, EnsembleLinear, TaskEncoding, TaskHeads
 
-__all__ = ["NETWORKS", "TASK_IDS", "MLP", "MultiHead", "make_network"]
+__all__ = ["NETWORKS", "TASK_IDS", "MLP", "BroNet", "MultiHead", "make_network", "options_of"]
+
+ORTHOGONAL_GAIN = math.sqrt(2.0)
 
 
-class MLP(nn.Module):
+class TaskNetwork(nn.Module):
+    """A trunk over inputs and task encoding, and a head: what the architectures have in common.
+
+    A subclass sets the four attributes; `features [E, N, H]` of the trunk go to the head.
+    """
+
+    members: int
+    task_encoding: TaskEncoding
+    trunk: nn.Module
+    head: nn.Module
+
+    def features(self, inputs: Tensor, task: Tensor) -> Tensor:
+        """Trunk output ``[E, G * B, H]`` of ``inputs [G, B, F]`` and ``task [G]``."""
+        groups, samples = inputs.shape[:2]
+        code = self.task_encoding(task)[:, None, :].expand(groups, samples, -1)
+        flat = torch.cat((inputs, code), dim=-1).reshape(1, groups * samples, -1)
+        return self.trunk(flat.expand(self.members, -1, -1))
+
+    def apply_head(self, features: Tensor, task: Tensor) -> Tensor:
+        """``[E, G, B, H], [G] -> [E, G, B, O]``."""
+        members, groups, samples, width = features.shape
+        return self.head(features.reshape(members, groups * samples, width)).view(members, groups, samples, -1)
+
+    def forward(self, inputs: Tensor, task: Tensor) -> Tensor:
+        """``[G, B, F], [G] -> [E, G, B, O]``, in the precision of the inputs."""
+        features = self.features(inputs, task).view(self.members, *inputs.shape[:2], -1)
+        # The last layer is cheap and its output is a value or a density: never rounded to bfloat16.
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self.apply_head(features.to(inputs.dtype), task)
+
+
+class MLP(TaskNetwork):
     """Shared trunk and one shared head; the task is part of the input.
 
     :param inputs: size F of the input, without the task encoding
@@ -42,12 +76,11 @@ class MLP(nn.Module):
         hidden_sizes: Sequence[int] = (400, 400, 400),
         layer_norm: bool = False,
         task_id: str = "one_hot",
-        embedding_size: int = 32,
+        embedding_size: int = EMBEDDING_SIZE,
         head_scale: float = 3e-3,
     ) -> None:
         super().__init__()
-        if not hidden_sizes or any(size <= 0 for size in hidden_sizes):
-            raise ConfigurationError(f"hidden_sizes must be positive widths such as [400, 400], found {hidden_sizes}.")
+        _refuse_bad_widths(hidden_sizes)
         self.members = members
         self.task_encoding = TaskEncoding(num_tasks, task_id, embedding_size, generator)
         layers: list[nn.Module] = []
@@ -67,25 +100,6 @@ class MLP(nn.Module):
         """The last layer; what distinguishes the architectures that share this trunk."""
         return EnsembleLinear(self.members, features, outputs, generator, head_scale)
 
-    def features(self, inputs: Tensor, task: Tensor) -> Tensor:
-        """Trunk output ``[E, G * B, H]`` of ``inputs [G, B, F]`` and ``task [G]``."""
-        groups, samples = inputs.shape[:2]
-        code = self.task_encoding(task)[:, None, :].expand(groups, samples, -1)
-        flat = torch.cat((inputs, code), dim=-1).reshape(1, groups * samples, -1)
-        return self.trunk(flat.expand(self.members, -1, -1))
-
-    def apply_head(self, features: Tensor, task: Tensor) -> Tensor:
-        """``[E, G, B, H], [G] -> [E, G, B, O]``."""
-        members, groups, samples, width = features.shape
-        return self.head(features.reshape(members, groups * samples, width)).view(members, groups, samples, -1)
-
-    def forward(self, inputs: Tensor, task: Tensor) -> Tensor:
-        """``[G, B, F], [G] -> [E, G, B, O]``, in the precision of the inputs."""
-        features = self.features(inputs, task).view(self.members, *inputs.shape[:2], -1)
-        # The last layer is cheap and its output is a value or a density: never rounded to bfloat16.
-        with torch.autocast(inputs.device.type, enabled=False):
-            return self.apply_head(features.to(inputs.dtype), task)
-
 
 class MultiHead(MLP):
     """Shared trunk and one linear head per task (MTMHSAC of Meta-World+; the trunk also sees the task)."""
@@ -99,8 +113,88 @@ class MultiHead(MLP):
         return self.head(features, task)
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP, "multihead": MultiHead}
+class ResidualBlock(nn.Module):
+    """``x + LN(W2 relu(LN(W1 x)))``."""
+
+    def __init__(self, members: int, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            EnsembleLinear(members, width, width, generator, orthogonal_gain=ORTHOGONAL_GAIN),
+            EnsembleLayerNorm(members, width),
+            nn.ReLU(inplace=True),
+            EnsembleLinear(members, width, width, generator, orthogonal_gain=ORTHOGONAL_GAIN),
+            EnsembleLayerNorm(members, width),
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``[E, N, H] -> [E, N, H]``."""
+        return inputs + self.layers(inputs)
+
+
+class BroNet(TaskNetwork):
+    """Residual blocks with LayerNorm, all weights orthogonal at the start (BRO, BRC); the task is part of the input.
+
+    ``relu(LN(W x))``, then the blocks, then a linear head. Source: Nauman et al. 2024 (arXiv 2405.16158) and 2025
+    (arXiv 2505.23150), with the authors' initialisation: orthogonal of gain sqrt 2 and zero bias, the head included.
+
+    :param inputs: size F of the input, without the task encoding
+    :param outputs: size O of the output
+    :param members: ensemble size E
+    :param hidden_sizes: one residual block for each, all of the same width
+    :param task_id: ``one_hot | embedding | none``
+    :param embedding_size: size of the learned embedding
+    :param generator: source of the initial weights
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        num_tasks: int,
+        *,
+        members: int,
+        generator: torch.Generator,
+        hidden_sizes: Sequence[int] = (256, 256),
+        task_id: str = "one_hot",
+        embedding_size: int = EMBEDDING_SIZE,
+    ) -> None:
+        super().__init__()
+        _refuse_bad_widths(hidden_sizes)
+        if len(set(hidden_sizes)) > 1:
+            raise ConfigurationError(
+                "bronet adds its blocks to what goes in, so hidden_sizes must be equal widths such as [256, 256], "
+                f"found {list(hidden_sizes)}."
+            )
+        width = hidden_sizes[0]
+        self.members = members
+        self.task_encoding = TaskEncoding(num_tasks, task_id, embedding_size, generator)
+        features = inputs + self.task_encoding.size
+        self.trunk = nn.Sequential(
+            EnsembleLinear(members, features, width, generator, orthogonal_gain=ORTHOGONAL_GAIN),
+            EnsembleLayerNorm(members, width),
+            nn.ReLU(inplace=True),
+            *(ResidualBlock(members, width, generator) for _ in hidden_sizes),
+        )
+        self.head = EnsembleLinear(members, width, outputs, generator, orthogonal_gain=ORTHOGONAL_GAIN)
+
+
+def _refuse_bad_widths(hidden_sizes: Sequence[int]) -> None:
+    if not hidden_sizes or any(size <= 0 for size in hidden_sizes):
+        raise ConfigurationError(f"hidden_sizes must be positive widths such as [400, 400], found {hidden_sizes}.")
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP, "multihead": MultiHead, "bronet": BroNet}
 _NOT_OPTIONS = {"inputs", "outputs", "num_tasks", "members", "generator"}  # given by the policy, not by the user
+
+
+def options_of(name: str) -> set[str]:
+    """What a user can set of an architecture.
+
+    :raises ConfigurationError: for an unknown name, with the nearest known one
+    """
+    if name not in NETWORKS:
+        raise unknown_name("network", name, NETWORKS)
+    return set(inspect.signature(NETWORKS[name]).parameters) - _NOT_OPTIONS
 
 
 def make_network(name: str, inputs: int, outputs: int, num_tasks: int, **options: Any) -> nn.Module:
@@ -108,10 +202,8 @@ def make_network(name: str, inputs: int, outputs: int, num_tasks: int, **options
 
     :raises ConfigurationError: for an unknown name or option, with the nearest known one
     """
-    if name not in NETWORKS:
-        raise unknown_name("network", name, NETWORKS)
-    known = inspect.signature(NETWORKS[name]).parameters
+    known = options_of(name)
     for option in options:
-        if option not in known:
-            raise unknown_name(f"option of network '{name}'", option, set(known) - _NOT_OPTIONS)
+        if option not in known | _NOT_OPTIONS:
+            raise unknown_name(f"option of network '{name}'", option, known)
     return NETWORKS[name](inputs, outputs, num_tasks, **options)

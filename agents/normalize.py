@@ -4,46 +4,84 @@ Raw rewards stay in the replay buffer, so an old transition is always read on th
 (unitary scalarization, arXiv 2201.04122, section 5: reward normalisation at sampling time).
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from agents.errors import ConfigurationError, unknown_name
+from agents.returns import RunningEpisodes
 
-REWARD_SCALES = ("none", "std")
+Infos = Sequence[dict[str, Any]]
+
+REWARD_SCALES = ("none", "std", "return")
 
 
 class RewardScale(nn.Module):
+    """Multiplies every reward by a fixed number; what the other scales are built on.
+
+    :param factor: above 0
+    """
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        if not factor > 0:
+            raise ConfigurationError(f"reward_scale must be none, std, return or a number above 0, found {factor!r}.")
+        self.factor = factor
+
+    def observe(self, rewards: np.ndarray, task: np.ndarray, dones: np.ndarray, infos: Infos) -> None:
+        """Take note of one vector step.
+
+        :param rewards: raw rewards ``[N]``
+        :param task: task of each environment ``[N]``
+        :param dones: whether its episode ended ``[N]``
+        :param infos: what the environments say beside
+        """
+
+    def scaled(self, rewards: Tensor, temperatures: Tensor, task: Tensor | None = None) -> Tensor:
+        """Scaled rewards ``[G, B]`` of raw ``rewards [G, B]``.
+
+        :param temperatures: of the tasks ``[G]``
+        :param task: task of every row ``[G]``; None where the rows are the K tasks
+        """
+        return rewards if self.factor == 1.0 else rewards * self.factor
+
+    def begin(self) -> None:
+        """All environments start new episodes."""
+
+    def episodes_state(self) -> dict[str, Tensor]:
+        """What is known of the episodes that are running; it belongs to the environments, not to the agent's file."""
+        return {}
+
+    def load_episodes_state(self, state: Mapping[str, Tensor]) -> None:
+        """Undo `episodes_state`."""
+
+
+class DeviationScale(RewardScale):
     """Running standard deviation of every task's reward over all insertions, by Welford's method.
 
     The rewards are divided by it and not centred: subtracting a constant would change the task.
     E[r^2] - E[r]^2 would cancel in float32 for rewards of large mean; Welford in float64 does not.
 
     :param num_tasks: K
-    :param kind: ``std``, ``none`` to leave rewards as they are, or a fixed number that multiplies every reward
     """
 
     count: Tensor
     mean: Tensor
     squared: Tensor
 
-    def __init__(self, num_tasks: int, kind: str | float = "none") -> None:
+    def __init__(self, num_tasks: int) -> None:
         super().__init__()
-        if isinstance(kind, str) and kind not in REWARD_SCALES:
-            raise unknown_name("reward_scale", kind, REWARD_SCALES)
-        if not isinstance(kind, str) and not kind > 0:
-            raise ConfigurationError(f"reward_scale must be none, std or a number above 0, found {kind!r}.")
-        self.kind = kind
         for name in ("count", "mean", "squared"):
             self.register_buffer(name, torch.zeros(num_tasks, dtype=torch.float64))
 
-    def observe(self, rewards: Tensor, task: Tensor) -> None:
-        """Add one vector step.
+    def observe(self, rewards: np.ndarray, task: np.ndarray, dones: np.ndarray, infos: Infos) -> None:
+        self.add(torch.as_tensor(rewards, device=self.count.device), torch.as_tensor(task, device=self.count.device))
 
-        :param rewards: raw rewards ``[N]``
-        :param task: task of each reward ``[N]``
-        """
-        if self.kind != "std":
-            return
+    def add(self, rewards: Tensor, task: Tensor) -> None:
+        """Add the rewards ``[N]`` of the tasks ``[N]``."""
         num_tasks = len(self.count)
         rewards = rewards.double()
         ones = torch.ones_like(rewards)
@@ -62,13 +100,78 @@ class RewardScale(nn.Module):
         deviation = (self.squared / self.count.clamp(min=1)).sqrt()
         return torch.where(deviation > 1e-8, deviation, torch.ones_like(deviation)).float()
 
-    def scaled(self, rewards: Tensor, task: Tensor | None = None) -> Tensor:
-        """Scaled rewards ``[G, B]`` of raw ``rewards [G, B]``.
-
-        :param task: task of every row ``[G]``; None where the rows are the K tasks
-        """
-        if not isinstance(self.kind, str):
-            return rewards * self.kind
-        if self.kind != "std":
-            return rewards
+    def scaled(self, rewards: Tensor, temperatures: Tensor, task: Tensor | None = None) -> Tensor:
         return rewards / (self.scale() if task is None else self.scale()[task])[:, None]
+
+
+class ReturnScale(RewardScale):
+    """Divides the rewards of a task so that its values fit into the support of a critic, whatever it is learning.
+
+    The denominator is ``(max |G| - alpha / (1 - gamma) * target entropy / 2) / limit``: G are the discounted
+    returns-to-go of every step of every episode that has ended (`RunningEpisodes`), and the second term makes room for
+    the entropy that is to come; a target entropy above zero asks for none. Until a task's first episode has ended its
+    rewards are left alone, so `learning_starts` should cover an episode.
+    Source: BRC (arXiv 2505.23150), the authors' reward normaliser, which keeps the largest and the smallest G.
+
+    :param num_tasks: K
+    :param gamma: discount, below 1
+    :param target_entropy: in nats
+    :param limit: the largest absolute value that a critic is to meet
+    """
+
+    largest: Tensor
+
+    def __init__(self, num_tasks: int, gamma: float, target_entropy: float, limit: float) -> None:
+        super().__init__()
+        if not gamma < 1:
+            raise ConfigurationError(f"reward_scale='return' needs a discount gamma below 1, found {gamma:g}.")
+        self.limit = limit
+        self.entropy_to_come = max(-target_entropy / 2.0, 0.0) / (1.0 - gamma)  # times alpha
+        self.episodes = RunningEpisodes(gamma)
+        self.register_buffer("largest", torch.zeros(num_tasks, dtype=torch.float64))  # |G|
+
+    def observe(self, rewards: np.ndarray, task: np.ndarray, dones: np.ndarray, infos: Infos) -> None:
+        found = self.episodes.observe(rewards, dones, infos)
+        if found:
+            largest = np.zeros(len(self.largest))
+            np.maximum.at(largest, np.asarray(task)[list(found)], list(found.values()))
+            torch.maximum(self.largest, torch.from_numpy(largest).to(self.largest.device), out=self.largest)
+
+    def scale(self, temperatures: Tensor, task: Tensor | None = None) -> Tensor:
+        """What the rewards of the tasks are divided by, ``[G]``."""
+        largest = (self.largest if task is None else self.largest[task]).to(temperatures)
+        denominator = (largest + self.entropy_to_come * temperatures) / self.limit
+        return torch.where(largest > 0, denominator, 1.0)
+
+    def scaled(self, rewards: Tensor, temperatures: Tensor, task: Tensor | None = None) -> Tensor:
+        return rewards / self.scale(temperatures, task)[:, None]
+
+    def begin(self) -> None:
+        self.episodes.forget()
+
+    def episodes_state(self) -> dict[str, Tensor]:
+        return self.episodes.state_dict()
+
+    def load_episodes_state(self, state: Mapping[str, Tensor]) -> None:
+        self.episodes.load_state_dict(state)
+
+
+def make_reward_scale(
+    kind: str | float, num_tasks: int, *, gamma: float = 0.99, target_entropy: float = 0.0, limit: float = 10.0
+) -> RewardScale:
+    """A reward scale by name.
+
+    :param kind: ``none``, ``std``, ``return``, or a fixed number that multiplies every reward
+    :param num_tasks: K
+    :param gamma: discount
+    :param target_entropy: in nats
+    :param limit: the largest absolute value that a critic is to meet
+    :raises ConfigurationError: for anything else
+    """
+    if not isinstance(kind, str):
+        return RewardScale(kind)
+    if kind not in REWARD_SCALES:
+        raise unknown_name("reward_scale", kind, REWARD_SCALES)
+    if kind == "std":
+        return DeviationScale(num_tasks)
+    return ReturnScale(num_tasks, gamma, target_entropy, limit) if kind == "return" else RewardScale()

@@ -11,19 +11,31 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from agents.critics import ScalarValue
-from agents.errors import ConfigurationError
-from agents.networks import make_network
+from agents.critics import Value, make_value
+from agents.errors import ConfigurationError, unknown_name
+from agents.layers import EMBEDDING_SIZE, TaskEncoding
+from agents.networks import make_network, options_of
 
-LOG_STD_RANGE = (-20.0, 2.0)
+LOG_STD_RANGES = {"clamp": (-20.0, 2.0), "tanh": (-10.0, 2.0)}
 
 
 class Actor(nn.Module):
-    """Tanh-squashed Gaussian whose mean and log standard deviation come from one network."""
+    """Tanh-squashed Gaussian whose mean and log standard deviation come from one network.
 
-    def __init__(self, network: nn.Module) -> None:
+    :param network: ``[G, B, F], [G] -> [1, G, B, 2 A]``
+    :param log_std: ``clamp`` cuts log standard deviations off at [-20, 2]; ``tanh`` squashes them into [-10, 2], where
+        they always have a gradient
+    :param encoding: what the critics are told about the task, for the actor to read and never to learn; its network
+        gets it beside the state
+    """
+
+    def __init__(self, network: nn.Module, log_std: str = "clamp", encoding: TaskEncoding | None = None) -> None:
         super().__init__()
+        if log_std not in LOG_STD_RANGES:
+            raise unknown_name("log_std", log_std, LOG_STD_RANGES)
         self.network = network
+        self.log_std = log_std
+        self._encoding = (encoding,)  # in a tuple, so that it is no submodule: the critics own it
 
     def forward(self, states: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before the squashing, each ``[G, B, A]``.
@@ -31,8 +43,15 @@ class Actor(nn.Module):
         :param states: ``[G, B, S]``
         :param task: ``[G]``
         """
+        encoding = self._encoding[0]
+        if encoding is not None:
+            code = encoding(task).detach()[:, None, :].expand(*states.shape[:2], -1)
+            states = torch.cat((states, code), dim=-1)
         mean, log_std = self.network(states, task).squeeze(0).chunk(2, dim=-1)
-        return mean, log_std.clamp(*LOG_STD_RANGE)
+        lowest, highest = LOG_STD_RANGES[self.log_std]
+        if self.log_std == "clamp":
+            return mean, log_std.clamp(lowest, highest)
+        return mean, lowest + 0.5 * (highest - lowest) * (1.0 + log_std.tanh())
 
 
 def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,9 +71,13 @@ def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tenso
 
 
 class Critic(nn.Module):
-    """E value networks of (state, action), stacked in one parameter set."""
+    """E value networks of (state, action), stacked in one parameter set.
 
-    def __init__(self, network: nn.Module, value: ScalarValue) -> None:
+    :param network: ``[G, B, F], [G] -> [E, G, B, O]``
+    :param value: what the O outputs mean
+    """
+
+    def __init__(self, network: nn.Module, value: Value) -> None:
         super().__init__()
         self.network = network
         self.value = value
@@ -71,6 +94,21 @@ def call(module: nn.Module, parameters: Mapping[str, Tensor], *inputs: Tensor) -
     return functional_call(module, dict(parameters), inputs)
 
 
+def _options(
+    network: str,
+    hidden_sizes: Sequence[int],
+    task_id: str,
+    generator: torch.Generator,
+    further: Mapping[str, Any],
+    **wanted: Any,
+) -> dict[str, Any]:
+    """Options of one network; of those that are wanted, without the ones that its architecture has settled itself."""
+    free = options_of(network)
+    left = {name: value for name, value in wanted.items() if name in free}
+    common = {"hidden_sizes": tuple(hidden_sizes), "task_id": task_id, "generator": generator}
+    return {**common, **left, **further}
+
+
 class MultiTaskPolicy(BasePolicy):
     """Shared actor and twin critics for observations ``[N, S + K]``: state, then one-hot task.
 
@@ -80,10 +118,16 @@ class MultiTaskPolicy(BasePolicy):
     :param num_tasks: K
     :param generator: source of initial weights and of exploration noise
     :param network: architecture of actor and critics, by registered name
-    :param task_id: what the networks are told about the task: ``one_hot | embedding | none``
-    :param hidden_sizes: widths of actor and critics
-    :param actor_layer_norm: layer normalisation in the actor
-    :param critic_layer_norm: layer normalisation in the critics
+    :param task_id: what the networks are told about the task: ``one_hot``; ``embedding``, learned by actor and critics
+        each for itself; ``critic_embedding``, learned by the critics and read by the actor; or ``none``
+    :param hidden_sizes: widths of the critics, and of the actor where it has none of its own
+    :param actor_hidden_sizes: widths of the actor
+    :param actor_layer_norm: layer normalisation in the actor, where the architecture leaves the choice
+    :param critic_layer_norm: layer normalisation in the critics, likewise
+    :param log_std: how the actor's log standard deviations are bounded: ``clamp`` or ``tanh``
+    :param critic: ``scalar`` values, or ``categorical``: a distribution over atoms
+    :param critic_kwargs: options of the kind of critic, such as ``num_atoms``
+    :param ensemble_reduction: one value of the E critics, for targets and actor: their ``min`` or their ``mean``
     :param num_critics: E
     :param network_kwargs: further options of the architecture
     """
@@ -99,8 +143,13 @@ class MultiTaskPolicy(BasePolicy):
         network: str = "mlp",
         task_id: str = "one_hot",
         hidden_sizes: Sequence[int] = (400, 400, 400),
+        actor_hidden_sizes: Sequence[int] | None = None,
         actor_layer_norm: bool = False,
         critic_layer_norm: bool = False,
+        log_std: str = "clamp",
+        critic: str = "scalar",
+        critic_kwargs: dict[str, Any] | None = None,
+        ensemble_reduction: str = "min",
         num_critics: int = 2,
         network_kwargs: dict[str, Any] | None = None,
     ) -> None:
@@ -111,35 +160,31 @@ class MultiTaskPolicy(BasePolicy):
         self.state_size = observation_space.shape[0] - num_tasks
         self.action_size = action_space.shape[0]
         self.generator = generator or torch.Generator().manual_seed(0)
-        options: dict[str, Any] = {
-            "task_id": task_id,
-            "hidden_sizes": tuple(hidden_sizes),
-            "generator": self.generator,
-            **(network_kwargs or {}),
-        }
-        value = ScalarValue()
-        inputs = self.state_size + self.action_size
+        further = network_kwargs or {}
+        shares = task_id == "critic_embedding"
+        of_critic, of_actor = ("embedding", "none") if shares else (task_id, task_id)
+        for_critic = _options(network, hidden_sizes, of_critic, self.generator, further, layer_norm=critic_layer_norm)
+        for_actor = _options(
+            network,
+            hidden_sizes if actor_hidden_sizes is None else actor_hidden_sizes,
+            of_actor,
+            self.generator,
+            further,
+            layer_norm=actor_layer_norm,
+            head_scale=1e-3,
+        )
 
-        def critic() -> Critic:
-            net = make_network(
-                network, inputs, value.outputs, num_tasks, members=num_critics, layer_norm=critic_layer_norm, **options
-            )
+        def make_critic() -> Critic:
+            value = make_value(critic, ensemble_reduction, **(critic_kwargs or {}))
+            inputs = self.state_size + self.action_size
+            net = make_network(network, inputs, value.outputs, num_tasks, members=num_critics, **for_critic)
             return Critic(net, value)
 
-        self.actor = Actor(
-            make_network(
-                network,
-                self.state_size,
-                2 * self.action_size,
-                num_tasks,
-                members=1,
-                layer_norm=actor_layer_norm,
-                head_scale=1e-3,
-                **options,
-            )
-        )
-        self.critic = critic()
-        self.critic_target = critic()
+        inputs = self.state_size + (further.get("embedding_size", EMBEDDING_SIZE) if shares else 0)
+        net = make_network(network, inputs, 2 * self.action_size, num_tasks, members=1, **for_actor)
+        self.critic, self.critic_target = make_critic(), make_critic()
+        encoding = self.critic.network.task_encoding if shares else None
+        self.actor = Actor(net, log_std, encoding)  # type: ignore[arg-type]
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.requires_grad_(False)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from agents.errors import ConfigurationError, nearest, unknown_name
 from agents.task_gradients import JACOBIANS
+from agents.temperature import target_entropy_of
 
 # Arguments of SB3's SAC that do nothing here, and what stands in their place.
 NOT_OFFERED = {
@@ -36,6 +37,8 @@ _NUMBERS = (
     ("tau", 0.0, False, 1.0),
     ("adam_epsilon", 0.0, True, math.inf),
     ("actor_weight_decay", 0.0, True, math.inf),
+    ("weight_decay", 0.0, True, math.inf),
+    ("temperature_beta1", 0.0, True, 0.999),
 )
 
 
@@ -78,9 +81,12 @@ def refuse_bad_settings(settings: dict[str, Any]) -> None:
         )
     if settings["jacobian"] not in JACOBIANS:
         raise unknown_name("jacobian", str(settings["jacobian"]), JACOBIANS)
-    entropy = settings["target_entropy"]
-    if entropy != "auto" and not (_real(entropy) and math.isfinite(entropy)):
-        raise ConfigurationError(f"target_entropy must be 'auto' or a number in nats, found {entropy!r}.")
+    target_entropy_of(settings["target_entropy"], 1)
+    if settings["weight_decay"] and settings["actor_weight_decay"]:
+        raise ConfigurationError(
+            "weight_decay (decoupled) and actor_weight_decay (L2 on the actor alone) exclude each other, found "
+            f"{settings['weight_decay']:g} and {settings['actor_weight_decay']:g}."
+        )
 
 
 def _whole(value: Any) -> bool:

@@ -3,6 +3,8 @@
 Source: Haarnoja et al. 2018 (arXiv 1812.05905, section 5); one temperature per task as in the Meta-World baselines.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -86,4 +88,24 @@ def _initial_value(ent_coef: str | float) -> float:
         value = 0.0
     if not 0.0 < value < float("inf"):
         raise ConfigurationError(f"ent_coef must be 'auto', 'auto_<value>' or a positive number, found {ent_coef!r}.")
+    return value
+
+
+def target_entropy_of(setting: str | float, action_size: int) -> float:
+    """The target entropy in nats.
+
+    :param setting: a number; ``auto`` is ``-A``, ``auto_<share>`` that share of it: ``auto_0.5`` is ``-A / 2``
+    :param action_size: A
+    :raises ConfigurationError: for anything else
+    """
+    text = str(setting)
+    try:
+        share = 1.0 if text == "auto" else float(text.removeprefix("auto_"))
+    except ValueError:
+        share = math.nan
+    value = -share * action_size if text.startswith("auto") else share
+    if not math.isfinite(value):
+        raise ConfigurationError(
+            f"target_entropy must be 'auto', a share of it such as 'auto_0.5', or a number in nats, found {setting!r}."
+        )
     return value

@@ -32,7 +32,7 @@ def critic_target(
     :param discounts: ``gamma (1 - terminal)``, ``[K, B]``
     :param noise: standard normal ``[K, B, A]``
     :param temperatures: ``[K]``
-    :return: target of the critic's loss, ``[K, B]`` for scalar values
+    :return: target of the critic's loss: values ``[K, B]``, or distributions ``[K, B, O]``
     """
     mean, log_std = actor(next_states, task)
     next_actions, log_probabilities = squashed_sample(mean, log_std, noise)
@@ -45,13 +45,7 @@ def critic_losses(
 ) -> Losses:
     """Critic loss of every task ``[G]``."""
     outputs = call(critic, parameters, states, actions, task)
-    values = critic.value.values(outputs)
-    metrics = {
-        "q_value": values.mean((0, 2)),
-        "q_max_abs": values.detach().abs().amax((0, 2)),
-        "target_variance": target.var(-1, correction=0),
-    }
-    return critic.value.losses(outputs, target), metrics
+    return critic.value.losses(outputs, target), critic.value.metrics(outputs.detach(), target)
 
 
 def actor_losses(
@@ -63,13 +57,13 @@ def actor_losses(
     temperatures: Tensor,
     task: Tensor,
 ) -> Losses:
-    """Actor loss of every task ``[G]``: ``mean_b (alpha log pi(a|s) - min_e Q_e(s, a))``.
+    """Actor loss of every task ``[G]``: ``mean_b (alpha log pi(a|s) - Q(s, a))``, Q the reduced value of the E critics.
 
     The critic's parameters take no gradient: half of the critic's backward pass is not computed.
     """
     mean, log_std = call(actor, parameters, states, task)
     actions, log_probabilities = squashed_sample(mean, log_std, noise)
     frozen = {name: parameter.detach() for name, parameter in critic.named_parameters()}
-    values = critic.value.pessimistic(call(critic, frozen, states, actions, task))
+    values = critic.value.reduced(call(critic, frozen, states, actions, task))
     losses = temperatures * log_probabilities.mean(-1) - values.mean(-1)
     return losses, {"log_probability": log_probabilities.mean(-1)}

@@ -1,5 +1,8 @@
 """From a config to the things it describes: environments, agent."""
 
+import dataclasses
+from typing import Any
+
 import torch
 from stable_baselines3.common.utils import LinearSchedule
 
@@ -47,28 +50,41 @@ def make_agent(config: RunConfig, env: MultiTaskVecEnv) -> MTSAC:
         ent_coef=agent.ent_coef,
         temperature=agent.temperature,
         target_entropy=agent.target_entropy,
+        temperature_beta1=agent.temperature_beta1,
         reward_scale=agent.reward_scale,
         balancer=balancer,
         balancer_kwargs=options,
         actor_balancer=actor_balancer,
         actor_balancer_kwargs=actor_options,
         max_grad_norm=agent.max_grad_norm,
+        weight_decay=agent.weight_decay,
         actor_weight_decay=agent.actor_weight_decay,
         adam_epsilon=agent.adam_epsilon,
         max_skipped_updates=agent.max_skipped_updates,
         precision=agent.precision,
         jacobian=agent.jacobian,
         pipeline=agent.pipeline,
-        policy_kwargs={
-            "network": config.network.name,
-            "task_id": config.network.task_id,
-            "hidden_sizes": list(config.network.hidden_sizes),
-            "critic_layer_norm": agent.critic_layer_norm,
-            "actor_layer_norm": agent.actor_layer_norm,
-        },
+        policy_kwargs=_policy_options(config),
         seed=config.seed,
         device=config.device,
     )
+
+
+def _policy_options(config: RunConfig) -> dict[str, Any]:
+    agent, network = config.agent, config.network
+    own = network.actor_hidden_sizes
+    return {
+        "network": network.name,
+        "task_id": network.task_id,
+        "hidden_sizes": list(network.hidden_sizes),
+        "actor_hidden_sizes": None if own is None else list(own),
+        "critic_layer_norm": agent.critic_layer_norm,
+        "actor_layer_norm": agent.actor_layer_norm,
+        "log_std": agent.log_std,
+        "critic": agent.critic,
+        "critic_kwargs": dataclasses.asdict(agent.categorical) if agent.critic == "categorical" else {},
+        "ensemble_reduction": agent.ensemble_reduction,
+    }
 
 
 def _learning_rate(agent: AgentConfig) -> float | LinearSchedule:

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from agents.balancers import list_balancers, make_balancer
+from agents.critics import CATEGORICAL_TARGETS, CRITICS, REDUCTIONS
 from agents.networks import NETWORKS, TASK_IDS
+from agents.normalize import REWARD_SCALES
+from agents.policies import LOG_STD_RANGES
 from envs import list_suites, make_suite
 from mtrl.errors import ConfigError, nearest
 from mtrl.schema import Amount, Choice, Count, Fraction, NotNegative, Positive, Range, parse
@@ -47,6 +50,24 @@ class EnvConfig:
 
 
 @dataclass(frozen=True)
+class CategoricalConfig:
+    """A critic whose values are distributions over atoms; used with ``agent.critic=categorical``.
+
+    :param num_atoms: of the distributions, evenly spaced
+    :param v_min: value of the first atom; targets below it are clipped
+    :param v_max: value of the last one; targets above it are clipped
+    :param target: ``projection`` moves the next state's distribution (C51), ``hl_gauss`` spreads its mean
+    :param sigma: standard deviation of ``hl_gauss``, in distances between atoms
+    """
+
+    num_atoms: Annotated[int, Range(2)] = 101
+    v_min: float = -10.0
+    v_max: float = 10.0
+    target: Annotated[str, Choice(CATEGORICAL_TARGETS)] = "projection"
+    sigma: Positive = 0.75
+
+
+@dataclass(frozen=True)
 class AgentConfig:
     """Multitask SAC. Sizes that grow with the number of tasks K are given per task.
 
@@ -58,8 +79,19 @@ class AgentConfig:
     :param final_learning_rate: the rate falls in a straight line to this one over the run; None keeps it constant
     :param train_freq: vector steps between two rounds of updates
     :param gradient_steps: updates in a round
+    :param target_entropy: in nats; auto is -A, the size of an action, and auto_0.5 half of it
+    :param temperature_beta1: first-moment decay of the temperature's Adam
+    :param reward_scale: rewards of each task, when they are sampled: divided by their standard deviation (std), by the
+        largest return so that values fit into a critic's support (return), or multiplied by a number
     :param jacobian: how task gradients are kept: written out, layer by layer, or whichever costs less
     :param max_grad_norm: gradients are clipped to this norm; None does not clip
+    :param weight_decay: decoupled, of actor and critics: AdamW
+    :param actor_weight_decay: coupled L2 on the actor alone
+    :param critic: values are numbers (scalar) or distributions over atoms (categorical)
+    :param categorical: the atoms
+    :param ensemble_reduction: one value of the two critics, for targets and actor: the smaller one, or the mean
+    :param critic_layer_norm: of the networks that leave the choice; bronet always has it
+    :param log_std: how the actor's log standard deviations are bounded: cut off at [-20, 2], or squashed into [-10, 2]
     :param max_skipped_updates: updates in a row, skipped for a loss or gradient that is not finite, that end the run
     """
 
@@ -76,12 +108,18 @@ class AgentConfig:
     gradient_steps: Count = 1
     ent_coef: str | Positive = "auto"
     temperature: Annotated[str, Choice(("per_task", "shared"))] = "per_task"
-    target_entropy: float | Annotated[str, Choice(("auto",))] = "auto"
-    reward_scale: Positive | Annotated[str, Choice(("none", "std"))] = "none"
+    target_entropy: float | str = "auto"
+    temperature_beta1: Annotated[float, Range(0, 0.999)] = 0.9
+    reward_scale: Positive | Annotated[str, Choice(REWARD_SCALES)] = "none"
     max_grad_norm: Positive | None = 1.0
+    weight_decay: NotNegative = 0.0
     actor_weight_decay: NotNegative = 0.0
     adam_epsilon: Positive = 1e-5
     max_skipped_updates: Count = 20
+    critic: Annotated[str, Choice(tuple(CRITICS))] = "scalar"
+    categorical: CategoricalConfig = field(default_factory=CategoricalConfig)
+    ensemble_reduction: Annotated[str, Choice(REDUCTIONS)] = "min"
+    log_std: Annotated[str, Choice(tuple(LOG_STD_RANGES))] = "clamp"
     critic_layer_norm: bool = True
     actor_layer_norm: bool = False
     precision: Annotated[str, Choice(("float32", "bfloat16", "auto"))] = "auto"
@@ -94,12 +132,14 @@ class NetworkConfig:
     """Actor and critics.
 
     :param name: name in the registry of networks
-    :param hidden_sizes: width of every hidden layer
+    :param hidden_sizes: width of every hidden layer; of bronet, one residual block for each
+    :param actor_hidden_sizes: those of the actor; None gives it the critics'
     :param task_id: how the network is told which task it is in
     """
 
     name: str = "mlp"
     hidden_sizes: tuple[Count, ...] = (400, 400, 400)
+    actor_hidden_sizes: tuple[Count, ...] | None = None
     task_id: Annotated[str, Choice(TASK_IDS)] = "one_hot"
 
 
@@ -216,11 +256,19 @@ class RunConfig:
         _check_name("network.name", config.network.name, NETWORKS)
         for name in filter(None, (config.balancer.name, config.balancer.actor)):
             _check_balancer(name)
-        if not config.network.hidden_sizes:
-            raise ConfigError("network.hidden_sizes must be widths such as [400, 400], found [].")
-        ent_coef = config.agent.ent_coef
+        for name in ("hidden_sizes", "actor_hidden_sizes"):
+            if getattr(config.network, name) == ():
+                raise ConfigError(f"network.{name} must be widths such as [400, 400], found [].")
+        ent_coef, entropy = config.agent.ent_coef, config.agent.target_entropy
         if isinstance(ent_coef, str) and not _is_auto(ent_coef):
             raise ConfigError(f"agent.ent_coef must be auto, auto_0.1 or a number greater than 0, found {ent_coef!r}.")
+        if isinstance(entropy, str) and not _is_auto(entropy):
+            raise ConfigError(f"agent.target_entropy must be auto, auto_0.5 or a number in nats, found {entropy!r}.")
+        atoms = config.agent.categorical
+        if not atoms.v_min < atoms.v_max:
+            raise ConfigError(
+                f"agent.categorical.v_min must be smaller than v_max, found {atoms.v_min:g} and {atoms.v_max:g}."
+            )
         return config
 
     def to_dict(self) -> dict[str, Any]:
@@ -310,10 +358,10 @@ def _check_balancer(name: str) -> None:
             raise ConfigError(f"balancer must be a registered name, found {part!r}{inside}{nearest(part, known)}")
 
 
-def _is_auto(ent_coef: str) -> bool:
-    start, _, initial = ent_coef.partition("_")
+def _is_auto(text: str) -> bool:
+    start, _, number = text.partition("_")
     try:
-        return start == "auto" and (ent_coef == "auto" or float(initial) > 0)
+        return start == "auto" and (text == "auto" or 0 < float(number) < float("inf"))
     except ValueError:
         return False
 

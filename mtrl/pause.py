@@ -89,6 +89,8 @@ class LearningRun:
         replay_chunks.restore(self.agent.replay_buffer, checkpoint.manifest["replay"], checkpoint.rows)
         observations = self.env.load_state_dict(contents["state"]["environments"])
         self.agent.load_state(contents["agent"], observations)
+        if not checkpoint.exact:
+            self.agent.reward_scale.begin()
         for name, clock in self.clocks.items():
             clock.load_state(contents["state"]["clocks"][name])
 

@@ -10,6 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from agents.balancers import list_balancers
+from agents.normalize import DeviationScale
 from mtrl.build import make_agent, make_training_env
 from mtrl.config import RunConfig
 from mtrl.launch import register_balancers
@@ -108,7 +109,7 @@ def test_the_regularized_agent_forgets_no_transition_of_its_run() -> None:
     assert len(agent.temperature.log_alpha) == 1
     assert [group["weight_decay"] for group in agent.actor_optimizer.param_groups] == [3e-4]
     assert [group["weight_decay"] for group in agent.critic_optimizer.param_groups] == [0.0]
-    assert agent.reward_scale.kind == "std" and (agent.reward_scale.scale() != 1).all()
+    assert isinstance(agent.reward_scale, DeviationScale) and (agent.reward_scale.scale() != 1).all()
     env.close()
 
 

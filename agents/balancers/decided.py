@@ -25,8 +25,9 @@ class DecidedWeights(Balancer):
     :param window: updates between two decisions
     :param weights_on: ``critic``, ``actor`` or ``both``: where the weights act if one decision serves both
     :param scale: ``spread`` measures critic losses in units of the variance of their task's targets, and actor losses
-        in units of its square root, before the weights act: then a task with small rewards is not unheard. All weights
-        together still have mean one. ``none`` leaves the losses as they are
+        in units of its square root, before the weights act: then a task with small rewards is not unheard. A critic's
+        cross-entropy has no units, and is left alone. All weights together still have mean one. ``none`` leaves the
+        losses as they are
     :param waits: whether a decision also waits until every task has ended an episode since the last one
     """
 
@@ -59,6 +60,7 @@ class DecidedWeights(Balancer):
         self._episodes = torch.zeros(num_tasks)  # ended episodes at the last decision, on the host
         self._leader: tuple[DecidedWeights, ...] = ()  # in a tuple, so that it is no submodule
         self._role = ""
+        self._squares = True  # whether the critic's losses are squares of values; every update says it anew
 
     def decide(self, tasks: Any) -> Tensor:
         """New weights ``[K]``, of mean one."""
@@ -88,7 +90,8 @@ class DecidedWeights(Balancer):
 
     def _measure(self, tasks: Any) -> None:
         """Follow the variance of the targets; without targets it stays one, and nothing is scaled."""
-        variance = getattr(tasks, "metrics", {}).get("target_variance") if self.scale == "spread" else None
+        metrics = getattr(tasks, "metrics", {}) if self.scale == "spread" else {}
+        variance, self._squares = metrics.get("target_variance"), "squared_error" not in metrics
         if variance is not None:
             new = variance.to(self.variance)
             self.variance = new.clone() if self.decisions == 0 else self.variance.lerp(new, SMOOTH)
@@ -99,7 +102,10 @@ class DecidedWeights(Balancer):
         if self.scale == "none":
             return leader.decided
         variance = leader.variance.clamp(min=NARROWEST * leader.variance.amax())
-        weights = leader.decided / (variance.sqrt() if self._role == "actor" else variance)
+        if self._role == "actor":
+            weights = leader.decided / variance.sqrt()
+        else:
+            weights = leader.decided / variance if leader._squares else leader.decided
         return weights / weights.mean()
 
     def diagnostics(self) -> dict[str, Tensor]:

@@ -32,7 +32,8 @@ class ImprovableGaps(nn.Module):
 
     * ``critic``: ``l / (l + l_base)``, the paper's ratio to an early loss, bounded. A critic's loss grows with its
       values while learning succeeds, so this gap may rise then: for comparison, not for use.
-    * ``td_norm``: ``n / (1 + n)`` of the critic's loss n in units of the variance of its targets.
+    * ``td_norm``: ``n / (1 + n)`` of the critic's loss n in units of the variance of its targets; where that loss is a
+      cross-entropy, of half its squared TD error.
     * ``return``: ``(R* - R) / (R* - R_random)``, R the smooth return of training episodes.
     * ``success``: ``1 -`` smooth success of training episodes; silent until a first success.
     * ``mixed``: the mean of ``return`` and ``success``.
@@ -67,14 +68,16 @@ class ImprovableGaps(nn.Module):
 
     def watch(self, tasks: Any) -> None:
         """Take note of one update: two small operations, and nothing waits for a device."""
-        self.loss_sum += tasks.losses.abs().to(self.loss_sum)
+        losses = tasks.losses
         if self.source == "td_norm":
             metrics = getattr(tasks, "metrics", {})
             if "target_variance" not in metrics:
                 raise BalancerError(
                     f"{self.method}: gap_source='td_norm' needs a critic's targets; these losses have none."
                 )
+            losses = metrics.get("squared_error", losses)
             self.variance_sum += metrics["target_variance"].to(self.variance_sum)
+        self.loss_sum += losses.abs().to(self.loss_sum)
         self._updates += 1
 
     def read(self, tasks: Any) -> Reading:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agents import ConfigurationError
-from agents.networks import NETWORKS, EnsembleLayerNorm, EnsembleLinear, make_network
+from agents.networks import NETWORKS, EnsembleLayerNorm, EnsembleLinear, make_network, options_of
 
 TASKS, FEATURES, OUTPUTS = 3, 5, 2
 every = pytest.mark.parametrize("name", sorted(NETWORKS))
@@ -15,6 +15,8 @@ every = pytest.mark.parametrize("name", sorted(NETWORKS))
 def network(name="mlp", members=2, seed=0, **options):
     generator = torch.Generator().manual_seed(seed)
     options = {"hidden_sizes": [16, 16], "head_scale": 0.5, **options}
+    if name == "bronet":  # it leaves no choice of these
+        options = {option: value for option, value in options.items() if option not in ("head_scale", "layer_norm")}
     return make_network(name, FEATURES, OUTPUTS, TASKS, members=members, generator=generator, **options)
 
 
@@ -74,7 +76,67 @@ def test_a_member_is_the_network_that_stacked_linear_layers_would_be(members):
         torch.testing.assert_close(outputs[member], expected)
 
 
-@pytest.mark.parametrize(("name", "task_id"), [("mlp", "one_hot"), ("mlp", "embedding"), ("multihead", "none")])
+class PlainBlock(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(width, width),
+            torch.nn.LayerNorm(width),
+            torch.nn.ReLU(),
+            torch.nn.Linear(width, width),
+            torch.nn.LayerNorm(width),
+        )
+
+    def forward(self, inputs):
+        return inputs + self.layers(inputs)
+
+
+def plain_bronet(features, width, blocks, outputs):
+    """The network of the paper, for one member and no task."""
+    stem = (torch.nn.Linear(features, width), torch.nn.LayerNorm(width), torch.nn.ReLU())
+    return torch.nn.Sequential(*stem, *(PlainBlock(width) for _ in range(blocks)), torch.nn.Linear(width, outputs))
+
+
+@pytest.mark.parametrize(("members", "blocks"), [(1, 1), (2, 2), (2, 3)])
+def test_a_member_of_a_bronet_is_the_plain_one_with_the_same_weights(members, blocks):
+    net, batch = network("bronet", members, hidden_sizes=[16] * blocks, task_id="none"), inputs()
+    generator = torch.Generator().manual_seed(5)
+    for parameter in net.parameters():  # gains and offsets that are not ones and zeros
+        parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    outputs = net(batch, torch.arange(TASKS))
+    for member in range(members):
+        plain = plain_bronet(FEATURES, 16, blocks, OUTPUTS)
+        for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
+            value = ours[member] if theirs.ndim == 2 else ours[member, 0]
+            theirs.data.copy_(value.T if theirs.ndim == 2 else value)
+        torch.testing.assert_close(outputs[member], plain(batch))
+
+
+def test_a_bronet_starts_orthogonal_with_gain_sqrt_2_and_zero_bias():
+    net = network("bronet", hidden_sizes=[32, 32], task_id="none")
+    layers = [layer for layer in net.modules() if isinstance(layer, EnsembleLinear)]
+    assert len(layers) == 1 + 2 * 2 + 1
+    for layer in layers:
+        for weight in layer.weight:
+            narrow = weight if weight.shape[0] <= weight.shape[1] else weight.T
+            torch.testing.assert_close(narrow @ narrow.T, 2.0 * torch.eye(len(narrow)), rtol=0, atol=1e-5)
+        assert not layer.bias.any() and not torch.equal(layer.weight[0], layer.weight[1])
+
+
+def test_blocks_of_different_widths_are_refused():
+    with pytest.raises(ConfigurationError, match=r"hidden_sizes must be equal widths .* found \[16, 8\]"):
+        network("bronet", hidden_sizes=[16, 8])
+
+
+def test_what_an_architecture_has_settled_is_no_option_of_it():
+    assert "layer_norm" in options_of("mlp") and "layer_norm" not in options_of("bronet")
+    with pytest.raises(ConfigurationError, match="Unknown option of network 'bronet' 'layer_norm'"):
+        make_network("bronet", 3, 1, 2, members=1, generator=torch.Generator(), layer_norm=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "task_id"), [("mlp", "one_hot"), ("mlp", "embedding"), ("multihead", "none"), ("bronet", "embedding")]
+)
 def test_the_task_matters(name, task_id):
     net = network(name, task_id=task_id)
     same = inputs(1).expand(TASKS, -1, -1)
@@ -95,7 +157,7 @@ def test_an_embedding_has_unit_length_and_learns():
     assert gradient.shape == (TASKS, 7) and gradient[1].any() and not gradient[[0, 2]].any()
 
 
-@every
+@pytest.mark.parametrize("name", ["mlp", "multihead"])
 def test_weights_start_he_uniform_with_zero_bias_and_heads_small(name):
     net = network(name, hidden_sizes=[200, 300], head_scale=3e-3)
     affine = [layer for layer in net.trunk if isinstance(layer, EnsembleLinear)]
@@ -112,6 +174,15 @@ def test_the_agents_actor_starts_near_the_middle_with_unit_spread(small_agent):
     states = torch.randn(4, 8, 2, generator=torch.Generator().manual_seed(0))
     mean, log_std = agent.actor(states, agent._task)
     assert mean.abs().max() < 0.1 and log_std.abs().max() < 0.1
+
+
+@pytest.mark.parametrize("name", ["mlp", "multihead", "bronet"])
+def test_actor_and_critics_may_have_sizes_of_their_own(small_agent, name):
+    widths = {"network": name, "hidden_sizes": [12, 12], "actor_hidden_sizes": [6]}
+    agent = small_agent(policy_kwargs=widths)
+    assert agent.critic.network.head.weight.shape[-2] == 12 and agent.actor.network.head.weight.shape[-2] == 6
+    agent.learn(80, log_interval=None)
+    assert agent._n_updates > 0
 
 
 def test_equal_generators_give_equal_networks():

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from agents.balancers import make_balancer
-from agents.critics import ScalarValue
-from agents.networks import make_network
+from agents.critics import make_value
+from agents.networks import make_network, options_of
 from agents.objective import TaskObjective
 from agents.policies import Actor, Critic
 from agents.precision import autocast
@@ -19,7 +19,11 @@ NETWORKS = {
     "mlp blind": {"task_id": "none"},
     "mlp LayerNorm": {"layer_norm": True},
     "multihead LayerNorm": {"layer_norm": True, "task_id": "embedding", "embedding_size": 3},
+    "bronet": {},
+    "mlp categorical": {},
+    "bronet categorical embedding": {"task_id": "embedding", "embedding_size": 3},
 }
+ATOMS = 7
 networks = pytest.mark.parametrize("network", NETWORKS)
 sides = pytest.mark.parametrize("side", ["critic", "actor"])
 
@@ -38,16 +42,21 @@ class Counted:
 def build(side="critic", network="mlp", dtype=torch.float64, bfloat16=False, width=8, samples=5, grouped=True):
     """An objective of an actor or of critics with random weights and batch."""
     generator = torch.Generator().manual_seed(0)
-    options = {"hidden_sizes": [width, width], "head_scale": 0.5, "generator": generator, **NETWORKS[network]}
     name = network.split()[0]
+    options = {"hidden_sizes": [width, width], "generator": generator, **NETWORKS[network]}
+    options |= {"head_scale": 0.5} if "head_scale" in options_of(name) else {}
     actor = Actor(make_network(name, STATE, 2 * ACTION, TASKS, members=1, **options)).to(dtype)
-    critic = Critic(make_network(name, STATE + ACTION, 1, TASKS, members=2, **options), ScalarValue()).to(dtype)
+    categorical = "categorical" in network
+    value = make_value("categorical", "mean", num_atoms=ATOMS, v_min=-2.0) if categorical else make_value("scalar")
+    inputs = STATE + ACTION
+    critic = Critic(make_network(name, inputs, value.outputs, TASKS, members=2, **options), value).to(dtype)
     task = torch.arange(TASKS)
 
     def normal(*shape):
         return torch.randn(TASKS, samples, *shape, generator=generator, dtype=torch.float64).to(dtype)
 
     states, noise, actions, target = normal(STATE), normal(ACTION), normal(ACTION).tanh(), normal()
+    rewards, target = target, normal(ATOMS).softmax(-1) if categorical else target
     temperatures = torch.tensor([0.1, 1.0, 10.0], dtype=dtype)
     cast = autocast("bfloat16" if bfloat16 else "float32", torch.device("cpu"))
 
@@ -61,7 +70,7 @@ def build(side="critic", network="mlp", dtype=torch.float64, bfloat16=False, wid
 
     if bfloat16:  # as in an update: the first forward pass of the actor, and of critics, is made without a graph
         with cast:
-            critic_target(actor, critic, states, target, target, noise, temperatures, task)
+            critic_target(actor, critic, states, rewards, rewards, noise, temperatures, task)
     if side == "critic":
         loss, module, batch = Counted(for_critic), critic, (states, actions, target, task)
     else:

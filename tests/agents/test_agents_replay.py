@@ -127,7 +127,7 @@ def test_raw_rewards_are_stored_and_samples_scaled(small_agent, transitions):
     stored = agent.replay_buffer.rows[:, :20, 4].numpy()
     np.testing.assert_array_equal(stored, raw)
     sample = agent.replay_buffer.sample(4 * 50)
-    scaled = agent.reward_scale.scaled(sample.rewards)
+    scaled = agent.reward_scale.scaled(sample.rewards, agent.temperature.value())
     torch.testing.assert_close(scaled, sample.rewards / torch.from_numpy(raw.std(axis=1))[:, None], rtol=1e-4, atol=0)
 
 

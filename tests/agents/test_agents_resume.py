@@ -10,6 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from agents import ConfigurationError, list_balancers
 from agents.replay import TaskReplayBuffer
 from tests.agents.balancers.balancer_cases import recorded_run
+from tests.agents.brc_settings import BRC
 
 OPTIONS = {
     "static": {"weights": [1, 2, 3, 4]},
@@ -37,6 +38,8 @@ AGENTS = {
     "a small ring": {"buffer_size": 48},
     "std, shared temperature": {"reward_scale": "std", "temperature": "shared", "balancer": "rlw"},
     "bfloat16 multihead": {"precision": "bfloat16", "policy_kwargs": {"network": "multihead", "task_id": "embedding"}},
+    "brc": {**BRC, "env_horizon": 20},
+    "return scale": {"reward_scale": "return", "env_horizon": 20},
     "schedule": {"learning_rate": lambda left: 1e-3 * left},
 }
 

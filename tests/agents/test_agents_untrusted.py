@@ -33,6 +33,7 @@ def agent_bytes(tmp_path_factory):
     with torch.random.fork_rng():
         env = make_suite("pointmass", num_tasks=4).make_vec_env(seed=0)
     small = {"learning_starts": 40, "batch_size": 16, "buffer_size": 400, "policy_kwargs": {"hidden_sizes": [8]}}
+    small["reward_scale"] = "std"  # so that every part has state
     agent = MTSAC("MultiTaskPolicy", env, device="cpu", seed=0, balancer="dwa+pcgrad", **small)
     agent.learn(100, log_interval=None)
     path = tmp_path_factory.mktemp("agent") / "agent.zip"
