@@ -99,6 +99,27 @@ def test_the_regularized_agent_is_the_plain_one_with_four_stabilisers() -> None:
     }
 
 
+def test_brc_has_its_published_numbers_and_brings_its_network_unless_another_is_named() -> None:
+    config = config_of("env=mt10", "agent=brc")
+    agent, network = config.agent, config.network
+    assert (network.name, network.task_id, network.actor_hidden_sizes) == ("bronet", "critic_embedding", (256,))
+    assert (agent.critic, agent.ensemble_reduction, agent.reward_scale) == ("categorical", "mean", "return")
+    assert (agent.categorical.num_atoms, agent.categorical.v_min, agent.categorical.v_max) == (101, -10.0, 10.0)
+    assert (agent.gradient_steps, agent.weight_decay, agent.temperature_beta1) == (2, 1e-4, 0.5)
+    assert config_of("env=mt10", "agent=brc", "network=mlp").network.name == "mlp"
+    assert config_of("env=mt10", "agent=brc", "network.hidden_sizes=[64]").network.hidden_sizes == (64,)
+
+
+def test_brc_learns_from_its_config_and_another_size_of_support_reaches_the_rewards() -> None:
+    config = config_of("env=pointmass", "agent=brc", "agent.categorical.v_max=5", "agent.categorical.v_min=-5")
+    env = make_training_env(config, config.make_suite())
+    agent = make_agent(config, env)
+    assert agent.reward_scale.limit == agent.critic.value.limit == 5.0  # type: ignore[attr-defined]
+    agent.learn(agent.learning_starts + 20)
+    assert agent._n_updates > 0 and (agent.reward_scale.largest > 0).all()  # type: ignore[operator]
+    env.close()
+
+
 def test_the_regularized_agent_forgets_no_transition_of_its_run() -> None:
     config = config_of("env=pointmass", "agent=mtsac_regularized", "total_env_steps=1_200", "env.copies=2")
     env = make_training_env(config, config.make_suite())

@@ -36,6 +36,22 @@ from mtrl.errors import ConfigError
             {"agent": {"ent_coef": "automatic"}},
             "agent.ent_coef must be auto, auto_0.1 or a number greater than 0, found 'automatic'.",
         ),
+        (
+            {"agent": {"target_entropy": "auto_half"}},
+            "agent.target_entropy must be auto, auto_0.5 or a number in nats, found 'auto_half'.",
+        ),
+        (
+            {"agent": {"categorical": {"v_min": 1.0, "v_max": -1.0}}},
+            "agent.categorical.v_min must be smaller than v_max, found 1 and -1.",
+        ),
+        (
+            {"agent": {"categorical": {"target": "hlgauss"}}},
+            "agent.categorical.target must be one of projection, hl_gauss, found 'hlgauss'; did you mean 'hl_gauss'?",
+        ),
+        (
+            {"network": {"actor_hidden_sizes": []}},
+            "network.actor_hidden_sizes must be widths such as [400, 400], found [].",
+        ),
         ({"agent": {"ent_coef": -0.1}}, "agent.ent_coef must be greater than 0, found -0.1."),
         ({"agent": 3}, "agent must be a group of settings, found 3."),
         ({"env": {"tasks": "reach-v3"}}, "env.tasks must be a list, found 'reach-v3'."),
