@@ -29,9 +29,10 @@ class SonGoku(Balancer):
     for them, and their temperatures stay as they are; an update costs what its group costs, a refresh what all tasks
     cost with their gradients. The critic's graph rules: the actor's update is for the same group.
     ``d`` is the inner balancer's direction over the group, on the scale of a mean over the group; the paper sums over
-    it. A gradient method sees the group only. A method that looks at losses alone weighs all tasks, resting ones with
-    their last known loss, and its weights are brought to mean one within the group. While the threshold is 1 there is
-    nothing to refresh, and the inner balancer trains all tasks undisturbed.
+    it. A gradient method sees the group only, with the part of its state that belongs to the group: it is then the
+    method of these tasks, and what it remembers of the others waits for them. A method that looks at losses alone
+    weighs all tasks, resting ones with their last known loss, and its weights are brought to mean one within the group.
+    While the threshold is 1 there is nothing to refresh, and the inner balancer trains all tasks undisturbed.
     Differs from the authors' code: as in their paper the edge is ``cos < -tau``, where the released class has
     ``cos < tau``; the averages are updated at refreshes only, for all tasks alike; a refresh waits for the end of the
     running cycle, so that every task is reached once per cycle; heads of resting tasks coast on Adam's moments. The
@@ -80,7 +81,7 @@ class SonGoku(Balancer):
         self.memory = GradientMemory(num_tasks)
         self.groups = torch.ones(1, num_tasks, dtype=torch.bool)  # [M, K], on the host
         self._group: Tensor | None = None
-        self._slot, self._since, self._refreshes = 0, 0, 0
+        self._updates, self._slot, self._since, self._refreshes = 0, 0, 0, 0
         self._began, self._seconds = 0.0, 0.0
 
     @property
@@ -99,11 +100,11 @@ class SonGoku(Balancer):
     def within_group(self) -> Balancer:
         return self.within
 
-    def wants_gradients(self) -> bool:
+    def wants_gradients(self, present: Tensor | None = None) -> bool:
         if self._refresh_due():
             self._began = time.perf_counter()
             return True
-        return self.inner.wants_gradients()
+        return self.within.wants_gradients(present)
 
     def check(self, tasks: Tasks) -> None:
         """Nothing here: the method within refuses what it cannot take."""
@@ -112,10 +113,9 @@ class SonGoku(Balancer):
         return self.within.weigh(tasks, self._next_group(tasks))
 
     def direction(self, tasks: Tasks) -> Tensor:
-        group = self._next_group(tasks)
-        at_work = torch.ones(self.num_tasks, dtype=torch.bool) if group is None else group
-        self._weights = at_work.to(tasks.losses) * (self.num_tasks / int(at_work.sum()))
-        return self.within.compose(tasks, group)
+        direction = self.within.compose(tasks, self._next_group(tasks))
+        self._weights = self.within._weights
+        return direction
 
     def follow(self, leader: Balancer) -> None:
         assert isinstance(leader, SonGoku)
@@ -142,10 +142,6 @@ class SonGoku(Balancer):
             **{name: torch.tensor(value) for name, value in own.items()},
         }
 
-    @property
-    def _updates(self) -> int:
-        return self.memory.updates
-
     def _refresh_due(self) -> bool:
         # At threshold 1 no two tasks conflict: without a refresh, the warm-up is joint training to the bit.
         due = self._slot == 0 and self._since >= self.refresh_every
@@ -159,7 +155,7 @@ class SonGoku(Balancer):
         self._group = None if bool(group.all()) else group
         self._slot = (self._slot + 1) % len(self.groups)
         self._since += 1
-        self.memory.updates += 1
+        self._updates += 1
         return self._group
 
     def _refresh(self, tasks: Tasks) -> None:
@@ -171,8 +167,9 @@ class SonGoku(Balancer):
         self._seconds = time.perf_counter() - self._began
 
     def get_extra_state(self) -> Tensor:
-        return torch.cat([torch.tensor([self._slot, self._since, self._refreshes]), self.groups.flatten().long()])
+        counts = torch.tensor([self._updates, self._slot, self._since, self._refreshes])
+        return torch.cat([counts, self.groups.flatten().long()])
 
     def set_extra_state(self, state: Tensor) -> None:
-        self._slot, self._since, self._refreshes = (int(number) for number in state[:3])
-        self.groups = state[3:].bool().cpu().reshape(-1, self.num_tasks)
+        self._updates, self._slot, self._since, self._refreshes = (int(number) for number in state[:4])
+        self.groups = state[4:].bool().cpu().reshape(-1, self.num_tasks)

@@ -176,6 +176,7 @@ def test_the_actor_keeps_no_graph_of_its_own(scheduled):
 # ---------------------------------------------------------------------- methods within the group
 
 INNER = ["unitary", "rlw", "famo", "scale_invariant", "igb_v1", "pcgrad", "mgda", "graddrop", "nash_mtl"]
+INNER += ["gradvac", "gradnorm", "imtl", "moco", "db_mtl"]
 
 
 @pytest.mark.parametrize("jacobian", ["full", "layerwise"])
@@ -230,9 +231,11 @@ def test_a_scheduler_for_the_actor_alone_is_refused(small_agent):
         small_agent(actor_balancer="son_goku:pcgrad")
 
 
-def test_a_method_with_state_of_all_gradients_is_refused_beside_a_scheduler(small_agent):
-    with pytest.raises(ConfigurationError, match="son_goku cannot schedule GradVac"):
-        small_agent(balancer="son_goku", actor_balancer="gradvac")
+def test_the_actors_method_keeps_what_it_knows_of_tasks_at_rest(scheduled):
+    agent = scheduled(actor_balancer="gradvac")
+    agent.train(1)
+    target = agent.actor_balancer.inner.target
+    assert (target[0, 2] != 0) and (target[1] == 0).all() and (target[3] == 0).all()
 
 
 def test_a_saved_agent_keeps_its_groups(scheduled, tmp_path):
