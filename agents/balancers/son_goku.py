@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from agents.balancers.base import Balancer, Tasks, register_balancer
-from agents.balancers.coloring import ThresholdSchedule, schedule_groups
+from agents.balancers.coloring import ThresholdSchedule, interference, over_pairs, schedule_groups
 from agents.balancers.gradient_memory import GradientMemory
 from agents.balancers.losses import Unitary
 from agents.balancers.options import require_whole
 from agents.balancers.scheduling import WithinGroup
 from agents.errors import ConfigurationError
+
+# What a refresh found, over the pairs of tasks: the threshold has edges below `interference_max` only.
+FOUND = ("interference_median", "interference_90", "interference_max", "edge_share")
 
 
 @register_balancer(
@@ -51,6 +54,7 @@ class SonGoku(Balancer):
 
     stands_last = True
     schedules = True
+    found: Tensor
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class SonGoku(Balancer):
         self.uses_gradients = True  # type: ignore[misc]
         self.memory = GradientMemory(num_tasks)
         self.groups = torch.ones(1, num_tasks, dtype=torch.bool)  # [M, K], on the host
+        self.register_buffer("found", torch.zeros(len(FOUND)))  # by the latest refresh
         self._group: Tensor | None = None
         self._updates, self._slot, self._since, self._refreshes = 0, 0, 0, 0
         self._began, self._seconds = 0.0, 0.0
@@ -126,7 +131,8 @@ class SonGoku(Balancer):
 
     def diagnostics(self) -> dict[str, Tensor]:
         """Beside the weights and what the inner balancer reports: the groups, the share of the tasks at work, the
-        threshold, and what the latest refresh cost in seconds, from the gradients of all tasks to the new groups.
+        threshold, and of the latest refresh the interference of the pairs of tasks (median, 90 % quantile, largest),
+        the share of pairs that are edges, and its cost in seconds, from the gradients of all tasks to the new groups.
         """
         share = 1.0 if self._group is None else float(self._group.double().mean())
         own = {
@@ -140,6 +146,7 @@ class SonGoku(Balancer):
             **self.inner.diagnostics(),
             **super().diagnostics(),
             **{name: torch.tensor(value) for name, value in own.items()},
+            **dict(zip(FOUND, self.found, strict=True)),
         }
 
     def _refresh_due(self) -> bool:
@@ -161,10 +168,18 @@ class SonGoku(Balancer):
     def _refresh(self, tasks: Tasks) -> None:
         smooth = self.memory.blend(self, tasks, 1 - self.beta)
         gramian = (smooth @ smooth.mT).to("cpu").to(torch.float64)
-        self.groups = schedule_groups(gramian, self.threshold(self._updates), self.f_min)
+        threshold = self.threshold(self._updates)
+        self.groups = schedule_groups(gramian, threshold, self.f_min)
+        self._note(over_pairs(interference(gramian)), threshold)
         self._since = 0
         self._refreshes += 1
         self._seconds = time.perf_counter() - self._began
+
+    def _note(self, pairs: Tensor, threshold: float) -> None:
+        if len(pairs) > 0:
+            levels = pairs.quantile(torch.tensor([0.5, 0.9, 1.0]).to(pairs))
+            edges = (pairs > threshold).to(pairs).mean(0, keepdim=True)
+            self.found = torch.cat([levels, edges]).to(self.found)
 
     def get_extra_state(self) -> Tensor:
         counts = torch.tensor([self._updates, self._slot, self._since, self._refreshes])

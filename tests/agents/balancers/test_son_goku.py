@@ -248,6 +248,20 @@ def test_gradients_are_asked_for_only_at_a_refresh_if_the_inner_method_needs_non
     assert all(scheduler("pcgrad").wants_gradients() for _ in range(3))
 
 
+def test_a_refresh_tells_how_the_pairs_of_tasks_interfere():
+    balancer = scheduler(tau=0.5)
+    for _ in range(4):
+        balancer(opposed())
+    assert balancer.diagnostics()["interference_max"] == 0  # nothing was looked at while all tasks train jointly
+    balancer(opposed())
+    report, unit = balancer.diagnostics(), torch.nn.functional.normalize(OPPOSED)
+    pairs = -(unit @ unit.T)[[0, 0, 1], [1, 2, 2]]
+    assert report["interference_max"].item() == pytest.approx(pairs.max().item())
+    assert report["interference_median"].item() == pytest.approx(pairs.median().item())
+    assert report["edge_share"].item() == pytest.approx(1 / 3)
+    assert len(scheduler(num_tasks=1).diagnostics()) == len(report)
+
+
 def test_a_restored_scheduler_continues_its_cycle():
     one = scheduler("pcgrad", f_min=2)
     for _ in range(7):
