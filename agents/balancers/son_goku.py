@@ -47,7 +47,7 @@ class SonGoku(Balancer):
     :param tau: threshold in the end; low separates more tasks
     :param tau_initial: threshold of the warm-up; 1 trains all tasks jointly
     :param warmup: updates of the warm-up
-    :param anneal: updates from ``tau_initial`` to ``tau`` after it
+    :param anneal: updates from ``tau_initial`` to ``tau`` after it; a run of fewer never comes down to ``tau``
     :param schedule: ``log``, ``linear``, ``cosine`` or ``constant``
     :param f_min: turns of every task per cycle, where groups without conflict allow
     """
