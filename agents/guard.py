@@ -61,7 +61,7 @@ class UpdateGuard:
         """Set an objective's gradients as the balancer wants them; False if they are not to be used."""
         if self.stopped:
             return False
-        if balancer.wants_gradients():
+        if balancer.wants_gradients(objective.present):
             _ = objective.take_gradients()  # one pass for gradients and losses, before the losses alone are asked for
         return self.passes(f"{name} loss", objective.present_only(objective.losses)) and self._try(
             balancer, objective, name
@@ -183,7 +183,7 @@ class DeviceGuard(UpdateGuard):
         return True
 
     def balance(self, balancer: Balancer, objective: TaskObjective, name: str) -> bool:
-        if balancer.wants_gradients():
+        if balancer.wants_gradients(objective.present):
             _ = objective.take_gradients()
         self.passes(f"{name} loss", objective.present_only(objective.losses))
         if balancer.uses_gradients or balancer.acts_on_host:

@@ -79,7 +79,7 @@ def measure(
     if samples > 32:
         models["MTSAC, 32 per task, LayerNorm, auto"] = mtsac("auto", per_task=32, critic_layer_norm=True)
     for model in models.values():
-        _fill(model, transitions)
+        fill(model, transitions)
     timings = take_turns({name: partial(_train, model) for name, model in models.items()}, rounds)
     env.close()
     return timings
@@ -98,7 +98,7 @@ def _train(model: SAC | MTSAC) -> None:
     model.train(gradient_steps=1, batch_size=model.batch_size)
 
 
-def _fill(model: SAC | MTSAC, transitions: int) -> None:
+def fill(model: SAC | MTSAC, transitions: int) -> None:
     """The same random transitions for every model."""
     generator = np.random.default_rng(0)
     model.set_logger(configure(format_strings=[]))

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -105,12 +105,13 @@ def _run(values: Mapping[str, Any]) -> None:
 
 def _train(train: Callable[[], None], configs: Path) -> None:
     from mtrl.console import say
-    from mtrl.sweep import Sweep, register_callback
+    from mtrl.sweep import Sweep, refuse_one_folder, register_callback
 
     refuse_foreign_packages()
+    refuse_one_folder(_overrides_of_sweep(sys.argv[1:]))
     register_balancers(sys.argv[1:], with_files={file.stem for file in (configs / "balancer").glob("*.yaml")})
     register_callback()
-    sys.argv[1:] = _with_callback(sys.argv[1:])
+    sys.argv[1:] = _with_callback(_with_options_of_all(sys.argv[1:]))
     code = 0
     try:
         train()
@@ -123,11 +124,54 @@ def _train(train: Callable[[], None], configs: Path) -> None:
 
 def _with_callback(arguments: Sequence[str]) -> list[str]:
     """The arguments of a sweep with our callback; it is in no file, so that configs compose in other processes too."""
-    overrides = [i for i, argument in enumerate(arguments) if "=" in argument and not argument.startswith("-")]
-    if not overrides or not {"-m", "--multirun"} & set(arguments):
+    overrides = _overrides_of_sweep(arguments)
+    if not overrides:
         return list(arguments)
+    first = arguments.index(overrides[0])
     # Beside another override: Hydra's parser takes them only in one piece.
-    return [*arguments[: overrides[0]], "hydra/callbacks=[sweep]", *arguments[overrides[0] :]]
+    return [*arguments[:first], "hydra/callbacks=[sweep]", *arguments[first:]]
+
+
+def _with_options_of_all(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the options that a sweep gives to several balancers as Hydra takes them.
+
+    Hydra also composes the config without the sweep, and there stands the default balancer, which lacks the option:
+    it must be forced (``++``).
+
+    :raises ConfigError: for an option that some of the balancers lack
+    """
+    overrides = _overrides_of_sweep(arguments)
+    names = _named_balancers(overrides)
+    if len(names) < 2:
+        return list(arguments)
+    return [f"++{a}" if a in overrides and _have_all(names, a.partition("=")[0]) else a for a in arguments]
+
+
+def _have_all(names: Sequence[str], key: str) -> bool:
+    """Whether a setting is an option of all these balancers; it may be one of none."""
+    owners = [name for name in names if key in _option_settings(_known_options(name))]
+    if owners and len(owners) < len(names):
+        raise ConfigError(
+            f"'{key}' is an option of {', '.join(owners)} but not of every balancer of this sweep: give these a sweep "
+            f"of their own, 'balancer={','.join(owners)} {key}=...', and the others another; finished runs are skipped."
+        )
+    return bool(owners)
+
+
+def _option_settings(options: Mapping[str, Any], prefix: str = "balancer.options") -> Iterator[str]:
+    """The settings that a balancer's options are, such as ``balancer.options.c``."""
+    for name, below in options.items():
+        if below is None:
+            yield f"{prefix}.{name}"
+        else:
+            yield from _option_settings(below, f"{prefix}.{name}")
+
+
+def _overrides_of_sweep(arguments: Sequence[str]) -> list[str]:
+    """The settings that a sweep is given; none if this is no sweep."""
+    if not {"-m", "--multirun"} & set(arguments):
+        return []
+    return [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
 
 
 def register_balancers(overrides: Sequence[str], with_files: Collection[str]) -> None:
@@ -140,17 +184,27 @@ def register_balancers(overrides: Sequence[str], with_files: Collection[str]) ->
 
     from agents.balancers import list_balancers
 
-    options = {record.name: sorted(record.options) for record in list_balancers()}
-    named = [match["choices"].split(",") for match in map(_BALANCER.match, overrides) if match]
-    composed = {name for names in named for name in names if re.search("[+:]", name)}
-    for name in {*options, *composed} - set(with_files):
-        parts = [part for part in re.split("[+:]", name) if part in options]
-        if len(parts) == 1:
-            known = dict.fromkeys(options[parts[0]])
-        else:
-            known = {part: dict.fromkeys(options[part]) for part in parts} | dict.fromkeys(_unshared(parts, options))
-        node = {"name": name, "options": known, "actor": None, "actor_options": {}}
+    composed = {name for name in _named_balancers(overrides) if re.search("[+:]", name)}
+    for name in {*(record.name for record in list_balancers()), *composed} - set(with_files):
+        node = {"name": name, "options": _known_options(name), "actor": None, "actor_options": {}}
         ConfigStore.instance().store(group="balancer", name=name, node=node)
+
+
+def _known_options(name: str) -> dict[str, Any]:
+    """The options of a balancer or composition, unset; those of a composition also below the method they belong to."""
+    from agents.balancers import list_balancers
+
+    options = {record.name: sorted(record.options) for record in list_balancers()}
+    parts = [part for part in re.split("[+:]", name) if part in options]
+    if len(parts) == 1:
+        return dict.fromkeys(options[parts[0]])
+    return {part: dict.fromkeys(options[part]) for part in parts} | dict.fromkeys(_unshared(parts, options))
+
+
+def _named_balancers(overrides: Iterable[str]) -> list[str]:
+    """The balancers that overrides choose or sweep over."""
+    named = [match["choices"].split(",") for match in map(_BALANCER.match, overrides) if match]
+    return [name for names in named for name in names]
 
 
 def _unshared(parts: Sequence[str], options: dict[str, list[str]]) -> Iterable[str]:

@@ -15,10 +15,11 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from mtrl.errors import FAULT
+from mtrl.errors import FAULT, ConfigError
 
 FINISHED, SKIPPED, FAILED = "finished", "skipped", "failed"
 _JOURNAL = "MTRL_SWEEP_JOURNAL"
@@ -56,7 +57,7 @@ class Sweep:
     def name_of_run(self, overrides: Iterable[str]) -> str:
         """What tells a run from the others of the sweep: ``balancer=famo seed=3``."""
         swept = self._lines()[0]["swept"]
-        return " ".join(override for override in overrides if override.partition("=")[0] in swept)
+        return " ".join(override.lstrip("+") for override in overrides if override.partition("=")[0] in swept)
 
     def note(self, run: str, outcome: str, code: int = 0) -> None:
         """Append what became of a run, and its exit code; one short write, which other processes do not tear."""
@@ -91,6 +92,28 @@ class Sweep:
 
     def _lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.journal.read_text(encoding="utf-8").splitlines()]
+
+
+def refuse_one_folder(overrides: Sequence[str]) -> None:
+    """Refuse a sweep of which all runs would have one folder, so that all but the first would be skipped.
+
+    :param overrides: what Hydra was given
+    :raises ConfigError: for a ``run_dir`` that is the same for every run
+    """
+    swept = swept_settings(overrides)
+    given = [parsed for parsed in OverridesParser.create().parse_overrides(list(overrides)) if _is_run_dir(parsed)]
+    if not given or given[-1].get_key_element() in swept or math.prod(count or 2 for count in swept.values()) == 1:
+        return
+    folder = str(given[-1].input_line).partition("=")[2]  # as it was typed: the parsed value has lost its braces
+    if folder != "null" and "${" not in folder:
+        raise ConfigError(
+            f"run_dir={folder} would be the folder of every run of this sweep: leave it out, or let it differ, as in "
+            f"'run_dir={folder}/${{balancer.name}}-${{seed}}'."
+        )
+
+
+def _is_run_dir(override: Override) -> bool:
+    return override.key_or_group == "run_dir" and not override.is_delete()
 
 
 class SweepCallback(Callback):

@@ -13,6 +13,7 @@ class BufferAdam(nn.Module):
     :param size: numbers learned
     :param lr: step size
     :param weight_decay: L2 coefficient, not decoupled
+    :param per_task: there is one number for every task, and it counts its own steps, since a task may rest
     """
 
     mean: Tensor
@@ -20,13 +21,19 @@ class BufferAdam(nn.Module):
     steps: Tensor
 
     def __init__(
-        self, size: int, lr: float, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.999)
+        self,
+        size: int,
+        lr: float,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        per_task: bool = False,
     ) -> None:
         super().__init__()
         self.lr, self.weight_decay, self.betas, self.epsilon = lr, weight_decay, betas, 1e-8
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("square", torch.zeros(size))
-        self.register_buffer("steps", torch.zeros(()))
+        self.register_buffer("steps", torch.zeros(size if per_task else ()))
+        self.task_buffers = dict.fromkeys(("mean", "square", "steps"), 1) if per_task else {}
 
     @torch.no_grad()
     def step(self, values: Tensor, gradient: Tensor) -> None:

@@ -5,7 +5,7 @@ Scale ("mean of tasks"): the update direction is ``d = (1/K) sum_k weights[k] g_
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -66,7 +66,8 @@ class Balancer(nn.Module):
         False  # an update changes more than tensors: it must not begin before its losses are known good
     )
     needs_jacobian: ClassVar[bool] = False  # touches `jacobian` as a whole, which is not there if kept layer by layer
-    any_tasks: ClassVar[bool] = False  # balances any subset of the tasks by their gradients, keeping no state per task
+    any_tasks: ClassVar[bool] = False  # balances any subset of the tasks by their gradients: a scheduler can hold it
+    task_buffers: ClassVar[Mapping[str, int]] = {}  # buffers whose first so many dimensions count tasks
     stands_last: ClassVar[bool] = False  # leaves tasks out, so that no gradient method can follow it
     schedules: ClassVar[bool] = False  # picks the tasks of every update: `next_tasks` before it, `group` during it
     needs_positive_losses: ClassVar[bool] = False  # cannot balance actor losses, which may be negative
@@ -93,8 +94,11 @@ class Balancer(nn.Module):
         """Update direction ``[P]`` of the methods that are no weighting of the task gradients."""
         raise NotImplementedError
 
-    def wants_gradients(self) -> bool:
-        """Whether the coming update touches gradients, for methods that do so at some updates only."""
+    def wants_gradients(self, present: Tensor | None = None) -> bool:
+        """Whether the coming update touches gradients, for methods that do so at some updates only.
+
+        :param present: the tasks of the update, boolean ``[K]`` on the host; None for all
+        """
         return self.uses_gradients
 
     def next_tasks(self) -> Tensor | None:
@@ -123,7 +127,7 @@ class Balancer(nn.Module):
 
     def backward(self, objective: Any) -> None:
         """Set the gradients of an objective's parameters as this method wants them."""
-        if self.wants_gradients():
+        if self.wants_gradients(getattr(objective, "present", None)):
             objective.take_gradients()  # one pass for gradients and losses, before the losses alone are asked for
         if self.composes_direction:
             self.check(objective)

@@ -25,6 +25,13 @@ def interference(gramian: Tensor) -> Tensor:
     return coefficients.clamp(-1, 1)
 
 
+def over_pairs(coefficients: Tensor) -> Tensor:
+    """The coefficients of all pairs of different tasks ``[K (K - 1) / 2]``."""
+    size = len(coefficients)
+    first, second = torch.triu_indices(size, size, offset=1, device=coefficients.device)
+    return coefficients[first, second]
+
+
 def conflict_graph(coefficients: Tensor, threshold: float) -> Tensor:
     """Edges ``rho_ij > threshold`` as a boolean matrix ``[K, K]``."""
     edges = coefficients > threshold

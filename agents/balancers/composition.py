@@ -66,8 +66,8 @@ class Composition(Balancer):
     def forward(self, tasks: Tasks) -> Tensor:
         return self._weigh(tasks, list(self.parts))
 
-    def wants_gradients(self) -> bool:
-        return any(part.wants_gradients() for part in self.parts if isinstance(part, Balancer))
+    def wants_gradients(self, present: Tensor | None = None) -> bool:
+        return any(part.wants_gradients(present) for part in self.parts if isinstance(part, Balancer))
 
     def next_tasks(self) -> Tensor | None:
         return self._last.next_tasks()

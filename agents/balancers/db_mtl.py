@@ -23,6 +23,8 @@ class DualBalancing(Balancer):
 
     Lin et al. 2023, equations 1 to 3 and algorithm 1; the paper's sum is K times our mean. Not a weighting of the
     current gradients: the direction is composed. One task gets its plain gradient; a task without gradient has no part.
+    Within a group of a scheduler j and k are of the group, and t counts the updates of a task: averages of tasks at
+    rest stand still.
 
     :param beta: memory of the gradient averages; 0 takes the gradients of this batch alone
     :param beta_sigma: how fast that memory shortens
@@ -31,6 +33,7 @@ class DualBalancing(Balancer):
     composes_direction = True
     uses_gradients = True
     needs_positive_losses = True
+    any_tasks = True
 
     def __init__(
         self, num_tasks: int, beta: float = 0.9, beta_sigma: float = 0.0, generator: torch.Generator | None = None
@@ -43,13 +46,13 @@ class DualBalancing(Balancer):
         self.memory = GradientMemory(num_tasks)
 
     def direction(self, tasks: Tasks) -> Tensor:
-        self.memory.updates += 1
+        self.memory.clocks += 1
         if self.num_tasks == 1:
             gradient_norms(self, tasks)
             return only_gradient(tasks)
-        share = 1 - self.beta / self.memory.updates**self.beta_sigma
+        share = 1 - self.beta / self.memory.clocks**self.beta_sigma
         smooth = self.memory.blend(self, tasks, share, 1 / (tasks.losses + EPSILON))  # of the log losses
         norms = smooth.norm(dim=-1)
         stretch = norms.amax(-1, keepdim=True) / torch.where(norms > 0, norms, torch.ones_like(norms))
         self._weights = stretch / (tasks.losses + EPSILON)
-        return (stretch.unsqueeze(-2) @ smooth).squeeze(-2) / self.num_tasks
+        return (stretch.unsqueeze(-2) @ smooth).squeeze(-2) / smooth.shape[-2]

@@ -1,6 +1,6 @@
 """Task gradients that a method remembers, as state of the module."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,40 +12,39 @@ class GradientMemory(nn.Module):
     """Moving averages of the K task gradients ``rows [K, P]``; empty until the first update tells P.
 
     :param num_tasks: K
+    :ivar clocks: updates of every task ``[K]``, for averages whose step depends on time; the method counts
     """
 
+    task_buffers: ClassVar[dict[str, int]] = {"rows": 1, "clocks": 1}
     rows: Tensor
+    clocks: Tensor
 
     def __init__(self, num_tasks: int) -> None:
         super().__init__()
         self.register_buffer("rows", torch.zeros(num_tasks, 0))
-        self.updates = 0
+        self.register_buffer("clocks", torch.zeros(num_tasks))
 
     @torch.no_grad()
-    def blend(self, balancer: Balancer, tasks: Tasks, share: float, scale: Tensor | None = None) -> Tensor:
+    def blend(self, balancer: Balancer, tasks: Tasks, share: float | Tensor, scale: Tensor | None = None) -> Tensor:
         """Move the memory towards the task gradients by a share of the way, from zero at the start; returns it.
 
         The memory is the only ``[K, P]`` numbers there are: the gradients come block by block.
 
+        :param share: one for all, or one for every task ``[K]``
         :param scale: factor of every task's gradient ``[K]``
         :raises BalancerError: for a gradient that is not finite
         """
         if self.rows.shape[-1] == 0:
             shapes = [rows.shape for _, rows in gradient_blocks(tasks)]
             self.rows = self.rows.new_zeros(*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+        weight = share.to(self.rows).unsqueeze(-1) if isinstance(share, Tensor) else share
         norms = torch.zeros_like(tasks.losses)
         for columns, rows in gradient_blocks(tasks):
             norms = norms.hypot(torch.linalg.vector_norm(rows, dim=-1))
             target = rows if scale is None else rows * scale.unsqueeze(-1)
-            self.rows[..., columns].lerp_(target.to(self.rows), share)
+            self.rows[..., columns].lerp_(target.to(self.rows), weight)
         refuse_gradients(balancer, tasks, norms)
         return self.rows.to(tasks.losses)
-
-    def get_extra_state(self) -> Tensor:
-        return torch.tensor(self.updates)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        self.updates = int(state)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = state_dict.get(f"{prefix}rows")

@@ -1,5 +1,7 @@
 """GradNorm: weights that learn to give every task the gradient norm its training rate calls for."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,8 @@ class GradNorm(GramianWeighting):
     Chen et al. 2018, equations 1 and 2 and algorithm 1: ``r_k`` is the part of the initial loss that is left, relative
     to the mean over tasks. After every step of w they are brought back to sum K. The paper's sum over tasks is K times
     our mean.
+    Within a group of a scheduler all of this holds for the tasks of the group: their weights have mean one, rates and
+    targets are relative to the means over them, and the initial loss of a task is that of its own first updates.
     Differs from the paper: norms of the whole gradient of the balanced parameters, not of the last shared layer; Adam
     on w, so that its step does not depend on the scale of the gradients; weights are kept above 0.001.
 
@@ -33,7 +37,7 @@ class GradNorm(GramianWeighting):
     """
 
     needs_positive_losses = True
-    any_tasks = False
+    task_buffers: ClassVar[dict[str, int]] = {"learned": 1}
     learned: Tensor
 
     def __init__(
@@ -50,14 +54,15 @@ class GradNorm(GramianWeighting):
         require_whole("gradnorm", 1, initial_updates=initial_updates)
         self.alpha = alpha
         self.register_buffer("learned", torch.ones(num_tasks))
-        self.adam = BufferAdam(num_tasks, lr)
+        self.adam = BufferAdam(num_tasks, lr, per_task=True)
         self.initial = ReferenceLosses(num_tasks, 0, initial_updates)
 
     def forward(self, tasks: Tasks) -> Tensor:
-        weights = self.learned.clone()
+        weights = self.learned * (self.learned.shape[-1] / self.learned.sum(-1, keepdim=True))
+        self.learned = weights.clone()
         norms = diagonal(self.inspect(tasks)).sqrt().to(weights)
         self.initial.observe(tasks.losses)
-        if bool(self.initial.ready):
+        if bool(self.initial.ready.all()):
             self._learn(norms, tasks.losses.to(weights))
         return weights.to(tasks.losses)
 
@@ -69,4 +74,3 @@ class GradNorm(GramianWeighting):
         target = weighted.mean(-1, keepdim=True) * rate**self.alpha
         self.adam.step(self.learned, (weighted - target).sign() * norms)  # d/dw of the objective
         self.learned.clamp_(min=1e-3)
-        self.learned *= self.num_tasks / self.learned.sum(-1, keepdim=True)

@@ -16,7 +16,7 @@ class GramianWeighting(Balancer):
     """
 
     uses_gradients = True
-    any_tasks = True  # works on any subset of the tasks, having no state per task: a scheduler can hold it
+    any_tasks = True  # works on the Gramian of any tasks; a subclass with state per task names it in `task_buffers`
     fallbacks: Tensor
     conflicts: Tensor
 

@@ -1,5 +1,7 @@
 """IMTL: impartial multitask learning, by loss (L), by gradient (G), and both."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -29,13 +31,14 @@ class ImtlL(Balancer):
     """
 
     needs_positive_losses = True
+    task_buffers: ClassVar[dict[str, int]] = {"scales": 1}
     scales: Tensor
 
     def __init__(self, num_tasks: int, lr: float = 0.025, generator: torch.Generator | None = None) -> None:
         super().__init__(num_tasks, generator)
         require_positive("imtl_l", lr=lr)
         self.register_buffer("scales", torch.zeros(num_tasks))
-        self.adam = BufferAdam(num_tasks, lr)
+        self.adam = BufferAdam(num_tasks, lr, per_task=True)
 
     def forward(self, tasks: Tasks) -> Tensor:
         weights = self.scales.exp().to(tasks.losses)
@@ -80,11 +83,12 @@ class ImtlG(GramianWeighting):
 class Imtl(ImtlG):
     """IMTL-G on the losses as IMTL-L has scaled them (Liu et al. 2021, algorithm 1): the same as ``imtl_l+imtl_g``.
 
+    Within a group of a scheduler the scales of the group alone are learned, and projections are equal within the group.
+
     :param lr: step size of the loss scales
     """
 
     needs_positive_losses = True
-    any_tasks = False
 
     def __init__(self, num_tasks: int, lr: float = 0.025, generator: torch.Generator | None = None) -> None:
         super().__init__(num_tasks, generator)

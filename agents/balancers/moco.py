@@ -1,5 +1,7 @@
 """MoCo: min-norm weights that follow smoothed gradients, for noisy batches."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,8 @@ class MoCo(Balancer):
     within LibMTL; ``none`` is the paper's text. Not a weighting of the current gradients: the direction is composed.
     Differs from the authors' code: projection on the simplex as in the paper, where the code applies a softmax, which
     keeps the weights near uniform as long as the losses are small. One task gets its plain gradient.
+    Within a group of a scheduler w is on the simplex of the group, starting from what its tasks had, relative to each
+    other; t of an average counts the updates of its task, and t of w is the smallest of them in the group.
 
     :param beta: step of the gradient averages
     :param beta_sigma: how fast that step shrinks with time
@@ -36,6 +40,8 @@ class MoCo(Balancer):
 
     composes_direction = True
     uses_gradients = True
+    any_tasks = True
+    task_buffers: ClassVar[dict[str, int]] = {"shares": 1}
     shares: Tensor
 
     def __init__(
@@ -64,7 +70,7 @@ class MoCo(Balancer):
         self.register_buffer("shares", torch.full((num_tasks,), 1 / num_tasks))
 
     def direction(self, tasks: Tasks) -> Tensor:
-        self.memory.updates += 1
+        self.memory.clocks += 1
         if self.num_tasks == 1:
             gradient_norms(self, tasks)
             return only_gradient(tasks)
@@ -72,9 +78,18 @@ class MoCo(Balancer):
         if self.norm == "loss":
             norms = gradient_norms(self, tasks)
             scale = tasks.losses / torch.where(norms > 0, norms, torch.ones_like(norms))
-        smooth = self.memory.blend(self, tasks, self.beta / self.memory.updates**self.beta_sigma, scale)
-        slope = times(smooth @ smooth.mT, self.shares.to(smooth)) + self.rho * self.shares.to(smooth)
-        step = self.gamma / self.memory.updates**self.gamma_sigma
-        self.shares = project_on_simplex(self.shares.to(smooth) - step * slope)
-        self._weights = self.num_tasks * self.shares
-        return (self.shares.unsqueeze(-2) @ smooth).squeeze(-2)
+        smooth = self.memory.blend(self, tasks, self.beta / self.memory.clocks**self.beta_sigma, scale)
+        size = smooth.shape[-2]
+        shares = _on_simplex(self.shares.to(smooth))
+        slope = times(smooth @ smooth.mT, shares) + self.rho * shares
+        step = self.gamma / self.memory.clocks.amin(-1, keepdim=True).to(smooth) ** self.gamma_sigma
+        shares = project_on_simplex(shares - step * slope)
+        self.shares = shares * (size / self.num_tasks)  # so that those of all groups sum to one
+        self._weights = size * shares
+        return (shares.unsqueeze(-2) @ smooth).squeeze(-2)
+
+
+def _on_simplex(shares: Tensor) -> Tensor:
+    """Shares of some tasks, relative to each other; equal ones where they have none."""
+    total = shares.sum(-1, keepdim=True)
+    return torch.where(total > 0, shares / total, 1 / shares.shape[-1])

@@ -1,5 +1,7 @@
 """Nash-MTL: the update as the Nash bargaining solution between the tasks."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -24,11 +26,14 @@ class NashMTL(GramianWeighting):
     Differs from the authors' code: an exact Newton solution of the convex potential ``a^T G a / 2 - sum log a``
     instead of 20 convex programs; a tiny ridge lets d shrink to zero at a Pareto-stationary point, where theirs has no
     solution; a task with zero gradient is left out of the bargain, with weight 0.
+    Within a group of a scheduler the group bargains. Its weights are kept for updates of exactly this group; a group
+    that is new, or has lost a task to another bargain, bargains anew, since the solution depends on who takes part.
 
     :param update_every: updates for which the weights are kept; 50 or 100 cost little success in the paper
     :param max_norm: bound on the length of d; 0 for none
     """
 
+    task_buffers: ClassVar[dict[str, int]] = {"kept": 1}
     kept: Tensor
 
     def __init__(
@@ -43,20 +48,35 @@ class NashMTL(GramianWeighting):
         require_not_negative("nash_mtl", max_norm=max_norm)
         self.update_every = update_every
         self.max_norm = max_norm
-        self.any_tasks = update_every == 1  # type: ignore[misc]
         self.register_buffer("kept", torch.ones(num_tasks))
-        self._updates = 0
+        # On the host, since they decide whether gradients are computed at all.
+        self._left = torch.zeros(num_tasks, dtype=torch.int64)  # updates for which a task's weight still stands
+        self._bargain = torch.zeros(num_tasks, dtype=torch.int64)  # number of the bargain that it comes from
 
-    def wants_gradients(self) -> bool:
-        return self._updates % self.update_every == 0
+    def wants_gradients(self, present: Tensor | None = None) -> bool:
+        return not self._stands(self._parties(present))
 
     def forward(self, tasks: Tasks) -> Tensor:
-        if self.update_every == 1:
-            return super().forward(tasks)
-        if self.wants_gradients():
+        parties = self._parties(getattr(tasks, "active", None))
+        if not self._stands(parties):
             self.kept = super().forward(tasks)
-        self._updates += 1
+            self._agree(parties)
+        self._left[parties] -= 1
         return self.kept.to(tasks.losses)
+
+    def _parties(self, present: Tensor | None) -> Tensor:
+        return torch.ones(self.num_tasks, dtype=torch.bool) if present is None else present
+
+    def _stands(self, parties: Tensor) -> bool:
+        """Whether the weights of these tasks, boolean ``[K]``, come from one bargain of just them and still stand."""
+        same = torch.equal(self._bargain == self._bargain[parties][0], parties)
+        return same and bool((self._left[parties] > 0).all())
+
+    def _agree(self, parties: Tensor) -> None:
+        """Take note of a new bargain; one that loses a task to it does not stand any more."""
+        self._left[torch.isin(self._bargain, self._bargain[parties])] = 0
+        self._left[parties] = self.update_every
+        self._bargain[parties] = self._bargain.max() + 1
 
     def weigh(self, gramian: Tensor, precision: float) -> Tensor:
         size = gramian.shape[-1]
@@ -64,7 +84,7 @@ class NashMTL(GramianWeighting):
         return size * clip * power_balance(gramian, 1.0, ridge=max(precision, 1e-9))
 
     def get_extra_state(self) -> Tensor:
-        return torch.tensor(self._updates)
+        return torch.stack([self._left, self._bargain])
 
     def set_extra_state(self, state: Tensor) -> None:
-        self._updates = int(state)
+        self._left, self._bargain = (row.clone() for row in state.cpu())

@@ -1,5 +1,7 @@
 """PCGrad and GradVac: pairwise gradient surgery, carried out on the coefficients of the task gradients."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -91,14 +93,15 @@ class GradVac(PairwiseSurgery):
     If ``cos(h, g_j) < rho``, then ``h += g_j ||h|| (rho sqrt(1 - cos^2) / sqrt(1 - rho^2) - cos) / ||g_j||``, which
     brings the cosine to rho; after that ``rho <- (1 - beta) rho + beta cos``. With rho = 0, as at the first update, it
     is PCGrad.
-    Here ``d = mean_i h_i``, the paper's sum is K times as long. One cosine for the whole parameter vector.
+    Here ``d = mean_i h_i``, the paper's sum is K times as long. One cosine for the whole parameter vector. Within a
+    group of a scheduler the pairs of the group meet; ``rho_ij`` of two tasks that do not work together stands still.
     Differs from the paper: granularity by layer is not offered. Differs from LibMTL's code: that moves rho only in
     conflict, so that it never rises above zero.
 
     :param beta: step of the moving average; high follows every batch, low remembers long
     """
 
-    any_tasks = False
+    task_buffers: ClassVar[dict[str, int]] = {"target": 2}
     target: Tensor
 
     def __init__(self, num_tasks: int, beta: float = 0.01, generator: torch.Generator | None = None) -> None:

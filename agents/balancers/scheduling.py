@@ -1,10 +1,11 @@
 """Updates for a part of the tasks: how a method works on the tasks that a scheduler has picked."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agents.balancers.base import Balancer, Tasks, gradient_blocks
 from agents.errors import ConfigurationError
@@ -13,11 +14,12 @@ from agents.errors import ConfigurationError
 class ActiveTasks:
     """The tasks of one group, as a gradient method sees them.
 
-    :param active: which tasks, boolean ``[K]``
+    :param active: which tasks, boolean ``[K]`` on the host
     """
 
     def __init__(self, tasks: Tasks, active: Tensor) -> None:
         self.tasks = tasks
+        self.active = active
         self.index = active.nonzero().squeeze(-1).to(tasks.losses.device)
         names = getattr(tasks, "task_names", ()) or [f"task {task}" for task in range(len(active))]
         self.task_names = tuple(name for name, is_active in zip(names, active.tolist(), strict=True) if is_active)
@@ -54,16 +56,58 @@ class _WithLosses:
         return getattr(self.tasks, name)
 
 
+@contextmanager
+def narrowed(method: nn.Module, active: Tensor) -> Iterator[None]:
+    """Context in which a method has the state of some of its tasks alone, as if there were no others.
+
+    What it learns there goes back to its place; the state of all other tasks stays as it is, and so does all state if
+    the method raises. State per task is what a module names in ``task_buffers``.
+
+    :param active: which tasks, boolean ``[K]`` on the host
+    """
+    index = active.nonzero().squeeze(-1)
+    places = [
+        (module, name, axes)
+        for module in method.modules()
+        for name, axes in getattr(module, "task_buffers", {}).items()
+    ]
+    after = [module.get_buffer(name) for module, name, _ in places]
+    for (module, name, axes), whole in zip(places, after, strict=True):
+        module._buffers[name] = whole[_places_of(index, axes)]
+    try:
+        yield
+        after = [
+            _put_back(whole, index, module.get_buffer(name), axes)
+            for (module, name, axes), whole in zip(places, after, strict=True)
+        ]
+    finally:
+        for (module, name, _), whole in zip(places, after, strict=True):
+            module._buffers[name] = whole
+
+
+def _places_of(index: Tensor, axes: int) -> tuple[Tensor, ...]:
+    """Where the state of some tasks lies in a buffer whose first dimensions, one or two, count tasks."""
+    return (index,) if axes == 1 else (index.unsqueeze(-1), index)
+
+
+def _put_back(whole: Tensor, index: Tensor, part: Tensor, axes: int) -> Tensor:
+    if part.shape[axes:] != whole.shape[axes:]:  # it has only now learnt how large its state is
+        whole = whole.new_zeros(*whole.shape[:axes], *part.shape[axes:])
+    whole[_places_of(index, axes)] = part.to(whole)
+    return whole
+
+
 class WithinGroup(Balancer):
     """A method at work on the tasks that a scheduler has picked.
 
-    A gradient method sees the group alone. A method that looks at losses alone weighs all tasks, those that rest with
-    the loss they had when they were last at work, and its weights are brought to mean one within the group. While all
-    tasks stand in one group, the method works undisturbed.
+    A gradient method sees the group alone, with the part of its state that belongs to the group: it is then the method
+    of these tasks. What it remembers of the others waits for them. A method that looks at losses alone weighs all
+    tasks, those that rest with the loss they had when they were last at work, and its weights are brought to mean one
+    within the group. While all tasks stand in one group, the method works undisturbed.
 
     :param inner: the method
     :param fills_group: weights on the scale of a mean over the group; False leaves that to the scheduler behind it
-    :raises ConfigurationError: for a gradient method that keeps state of all tasks
+    :raises ConfigurationError: for a gradient method that is not made for a part of the tasks
     """
 
     known: Tensor
@@ -72,7 +116,10 @@ class WithinGroup(Balancer):
         super().__init__(inner.num_tasks, inner.generator)
         if inner.uses_gradients and not inner.any_tasks:
             kind = type(inner).__name__
-            raise ConfigurationError(f"son_goku cannot schedule {kind}: it keeps state of all tasks' gradients.")
+            raise ConfigurationError(
+                f"son_goku cannot schedule {kind}, which is not made for a part of the tasks: a method that is says "
+                "any_tasks = True, and names its state of single tasks in task_buffers."
+            )
         self.inner = inner
         self.fills_group = fills_group
         self.uses_gradients = inner.uses_gradients  # type: ignore[misc]
@@ -86,8 +133,8 @@ class WithinGroup(Balancer):
     def within_group(self) -> Balancer:
         return self
 
-    def wants_gradients(self) -> bool:
-        return self.inner.wants_gradients()
+    def wants_gradients(self, present: Tensor | None = None) -> bool:
+        return self.inner.wants_gradients(present)
 
     def check(self, tasks: Tasks) -> None:
         """Nothing here: the method refuses for itself what it cannot take of the tasks that it sees."""
@@ -105,20 +152,31 @@ class WithinGroup(Balancer):
             return self.inner(tasks)
         weights = torch.zeros_like(tasks.losses)
         if self.inner.uses_gradients:
-            weights[group] = self.inner(ActiveTasks(tasks, group))
+            with narrowed(self.inner, group):
+                weights[group] = self.inner(ActiveTasks(tasks, group))
         else:
             within = self.inner(_WithLosses(tasks, self.known.to(tasks.losses)))[group]
             weights[group] = within / within.mean()
-        return weights * (self.num_tasks / int(group.sum())) if self.fills_group else weights
+        return self._filled(weights, group) if self.fills_group else weights
 
     def direction(self, tasks: Tasks) -> Tensor:
         return self.compose(tasks, getattr(tasks, "present", None))
 
     def compose(self, tasks: Tasks, group: Tensor | None) -> Tensor:
         """Direction ``[P]`` from the tasks of a group, on the scale of a mean over them."""
-        seen = tasks if group is None else ActiveTasks(tasks, group)
-        self.inner.check(seen)
-        return self.inner.direction(seen)
+        if group is None or bool(group.all()):
+            self.inner.check(tasks)
+            direction = self.inner.direction(tasks)
+            self._weights = self.inner._weights
+            return direction
+        seen = ActiveTasks(tasks, group)
+        with narrowed(self.inner, group):
+            self.inner.check(seen)
+            direction = self.inner.direction(seen)
+        weights = torch.zeros_like(tasks.losses)
+        weights[group] = self.inner._weights.to(weights)
+        self._weights = self._filled(weights, group)
+        return direction
 
     def observe(self, losses: Tensor) -> None:
         self._recall(losses, self._present)
@@ -126,6 +184,10 @@ class WithinGroup(Balancer):
 
     def diagnostics(self) -> dict[str, Tensor]:
         return {**self.inner.diagnostics(), **super().diagnostics()}
+
+    def _filled(self, weights: Tensor, group: Tensor) -> Tensor:
+        """Weights ``[K]`` of a mean over the group as weights of a mean over all tasks."""
+        return weights * (self.num_tasks / int(group.sum()))
 
     def _recall(self, losses: Tensor, present: Tensor | None) -> None:
         self._present = present

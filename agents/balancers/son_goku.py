@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from agents.balancers.base import Balancer, Tasks, register_balancer
-from agents.balancers.coloring import ThresholdSchedule, schedule_groups
+from agents.balancers.coloring import ThresholdSchedule, interference, over_pairs, schedule_groups
 from agents.balancers.gradient_memory import GradientMemory
 from agents.balancers.losses import Unitary
 from agents.balancers.options import require_whole
 from agents.balancers.scheduling import WithinGroup
 from agents.errors import ConfigurationError
+
+# What a refresh found, over the pairs of tasks: the threshold has edges below `interference_max` only.
+FOUND = ("interference_median", "interference_90", "interference_max", "edge_share")
 
 
 @register_balancer(
@@ -29,9 +32,10 @@ class SonGoku(Balancer):
     for them, and their temperatures stay as they are; an update costs what its group costs, a refresh what all tasks
     cost with their gradients. The critic's graph rules: the actor's update is for the same group.
     ``d`` is the inner balancer's direction over the group, on the scale of a mean over the group; the paper sums over
-    it. A gradient method sees the group only. A method that looks at losses alone weighs all tasks, resting ones with
-    their last known loss, and its weights are brought to mean one within the group. While the threshold is 1 there is
-    nothing to refresh, and the inner balancer trains all tasks undisturbed.
+    it. A gradient method sees the group only, with the part of its state that belongs to the group: it is then the
+    method of these tasks, and what it remembers of the others waits for them. A method that looks at losses alone
+    weighs all tasks, resting ones with their last known loss, and its weights are brought to mean one within the group.
+    While the threshold is 1 there is nothing to refresh, and the inner balancer trains all tasks undisturbed.
     Differs from the authors' code: as in their paper the edge is ``cos < -tau``, where the released class has
     ``cos < tau``; the averages are updated at refreshes only, for all tasks alike; a refresh waits for the end of the
     running cycle, so that every task is reached once per cycle; heads of resting tasks coast on Adam's moments. The
@@ -43,13 +47,14 @@ class SonGoku(Balancer):
     :param tau: threshold in the end; low separates more tasks
     :param tau_initial: threshold of the warm-up; 1 trains all tasks jointly
     :param warmup: updates of the warm-up
-    :param anneal: updates from ``tau_initial`` to ``tau`` after it
+    :param anneal: updates from ``tau_initial`` to ``tau`` after it; a run of fewer never comes down to ``tau``
     :param schedule: ``log``, ``linear``, ``cosine`` or ``constant``
     :param f_min: turns of every task per cycle, where groups without conflict allow
     """
 
     stands_last = True
     schedules = True
+    found: Tensor
 
     def __init__(
         self,
@@ -79,8 +84,9 @@ class SonGoku(Balancer):
         self.uses_gradients = True  # type: ignore[misc]
         self.memory = GradientMemory(num_tasks)
         self.groups = torch.ones(1, num_tasks, dtype=torch.bool)  # [M, K], on the host
+        self.register_buffer("found", torch.zeros(len(FOUND)))  # by the latest refresh
         self._group: Tensor | None = None
-        self._slot, self._since, self._refreshes = 0, 0, 0
+        self._updates, self._slot, self._since, self._refreshes = 0, 0, 0, 0
         self._began, self._seconds = 0.0, 0.0
 
     @property
@@ -99,11 +105,11 @@ class SonGoku(Balancer):
     def within_group(self) -> Balancer:
         return self.within
 
-    def wants_gradients(self) -> bool:
+    def wants_gradients(self, present: Tensor | None = None) -> bool:
         if self._refresh_due():
             self._began = time.perf_counter()
             return True
-        return self.inner.wants_gradients()
+        return self.within.wants_gradients(present)
 
     def check(self, tasks: Tasks) -> None:
         """Nothing here: the method within refuses what it cannot take."""
@@ -112,10 +118,9 @@ class SonGoku(Balancer):
         return self.within.weigh(tasks, self._next_group(tasks))
 
     def direction(self, tasks: Tasks) -> Tensor:
-        group = self._next_group(tasks)
-        at_work = torch.ones(self.num_tasks, dtype=torch.bool) if group is None else group
-        self._weights = at_work.to(tasks.losses) * (self.num_tasks / int(at_work.sum()))
-        return self.within.compose(tasks, group)
+        direction = self.within.compose(tasks, self._next_group(tasks))
+        self._weights = self.within._weights
+        return direction
 
     def follow(self, leader: Balancer) -> None:
         assert isinstance(leader, SonGoku)
@@ -126,7 +131,8 @@ class SonGoku(Balancer):
 
     def diagnostics(self) -> dict[str, Tensor]:
         """Beside the weights and what the inner balancer reports: the groups, the share of the tasks at work, the
-        threshold, and what the latest refresh cost in seconds, from the gradients of all tasks to the new groups.
+        threshold, and of the latest refresh the interference of the pairs of tasks (median, 90 % quantile, largest),
+        the share of pairs that are edges, and its cost in seconds, from the gradients of all tasks to the new groups.
         """
         share = 1.0 if self._group is None else float(self._group.double().mean())
         own = {
@@ -140,11 +146,8 @@ class SonGoku(Balancer):
             **self.inner.diagnostics(),
             **super().diagnostics(),
             **{name: torch.tensor(value) for name, value in own.items()},
+            **dict(zip(FOUND, self.found, strict=True)),
         }
-
-    @property
-    def _updates(self) -> int:
-        return self.memory.updates
 
     def _refresh_due(self) -> bool:
         # At threshold 1 no two tasks conflict: without a refresh, the warm-up is joint training to the bit.
@@ -159,20 +162,29 @@ class SonGoku(Balancer):
         self._group = None if bool(group.all()) else group
         self._slot = (self._slot + 1) % len(self.groups)
         self._since += 1
-        self.memory.updates += 1
+        self._updates += 1
         return self._group
 
     def _refresh(self, tasks: Tasks) -> None:
         smooth = self.memory.blend(self, tasks, 1 - self.beta)
         gramian = (smooth @ smooth.mT).to("cpu").to(torch.float64)
-        self.groups = schedule_groups(gramian, self.threshold(self._updates), self.f_min)
+        threshold = self.threshold(self._updates)
+        self.groups = schedule_groups(gramian, threshold, self.f_min)
+        self._note(over_pairs(interference(gramian)), threshold)
         self._since = 0
         self._refreshes += 1
         self._seconds = time.perf_counter() - self._began
 
+    def _note(self, pairs: Tensor, threshold: float) -> None:
+        if len(pairs) > 0:
+            levels = pairs.quantile(torch.tensor([0.5, 0.9, 1.0]).to(pairs))
+            edges = (pairs > threshold).to(pairs).mean(0, keepdim=True)
+            self.found = torch.cat([levels, edges]).to(self.found)
+
     def get_extra_state(self) -> Tensor:
-        return torch.cat([torch.tensor([self._slot, self._since, self._refreshes]), self.groups.flatten().long()])
+        counts = torch.tensor([self._updates, self._slot, self._since, self._refreshes])
+        return torch.cat([counts, self.groups.flatten().long()])
 
     def set_extra_state(self, state: Tensor) -> None:
-        self._slot, self._since, self._refreshes = (int(number) for number in state[:3])
-        self.groups = state[3:].bool().cpu().reshape(-1, self.num_tasks)
+        self._updates, self._slot, self._since, self._refreshes = (int(number) for number in state[:4])
+        self.groups = state[4:].bool().cpu().reshape(-1, self.num_tasks)

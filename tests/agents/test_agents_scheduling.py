@@ -98,6 +98,32 @@ def test_half_the_tasks_cost_half_the_products(scheduled, inner):
     assert 0.4 * whole < operations(HALVES) < 0.55 * whole
 
 
+def test_a_cycle_of_two_halves_costs_what_one_update_of_all_tasks_costs(scheduled):
+    """Samples, targets, critic, actor and temperatures as `train` makes them, counted over whole cycles."""
+
+    def operations(groups, updates):
+        agent = scheduled("moco", groups=groups, jacobian="full", batch_size=4 * 32)
+        with FlopCounterMode(display=False) as counter:
+            agent.train(updates)
+        return counter.get_total_flops(), agent.metrics.flush(agent.task_names)
+
+    joint, tags = operations(torch.ones(1, 4, dtype=torch.bool), 2)
+    assert tags["train/critic_balancer.share_at_work"] == 1.0
+    halves, tags = operations(HALVES, 4)
+    assert tags["train/critic_balancer.share_at_work"] == 0.5 and tags["train/critic_balancer.groups"] == 2
+    assert 0.9 * joint < halves < 1.1 * joint
+
+
+def test_the_log_tells_the_share_of_the_tasks_that_were_sampled_and_updated(scheduled):
+    thirds = torch.tensor([[True, True, True, False], [False, False, False, True]])
+    agent = scheduled(groups=thirds)
+    seen = spy_on_updates(agent)
+    agent.train(6)
+    sampled = sum(len(sample.states) for sample, _, _ in seen) / (6 * 4)
+    tags = agent.metrics.flush(agent.task_names)
+    assert tags["train/critic_balancer.share_at_work"] == pytest.approx(sampled) == pytest.approx(0.5)
+
+
 def test_temperatures_of_tasks_at_rest_do_not_move(scheduled):
     agent = scheduled(groups=torch.ones(1, 4, dtype=torch.bool))
     agent.train(3)  # momentum for all
@@ -176,6 +202,7 @@ def test_the_actor_keeps_no_graph_of_its_own(scheduled):
 # ---------------------------------------------------------------------- methods within the group
 
 INNER = ["unitary", "rlw", "famo", "scale_invariant", "igb_v1", "pcgrad", "mgda", "graddrop", "nash_mtl"]
+INNER += ["gradvac", "gradnorm", "imtl", "moco", "db_mtl"]
 
 
 @pytest.mark.parametrize("jacobian", ["full", "layerwise"])
@@ -230,9 +257,11 @@ def test_a_scheduler_for_the_actor_alone_is_refused(small_agent):
         small_agent(actor_balancer="son_goku:pcgrad")
 
 
-def test_a_method_with_state_of_all_gradients_is_refused_beside_a_scheduler(small_agent):
-    with pytest.raises(ConfigurationError, match="son_goku cannot schedule GradVac"):
-        small_agent(balancer="son_goku", actor_balancer="gradvac")
+def test_the_actors_method_keeps_what_it_knows_of_tasks_at_rest(scheduled):
+    agent = scheduled(actor_balancer="gradvac")
+    agent.train(1)
+    target = agent.actor_balancer.inner.target
+    assert (target[0, 2] != 0) and (target[1] == 0).all() and (target[3] == 0).all()
 
 
 def test_a_saved_agent_keeps_its_groups(scheduled, tmp_path):

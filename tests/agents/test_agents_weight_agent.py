@@ -298,10 +298,11 @@ def test_a_quadratic_bandit_is_solved(network):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_in_the_synthetic_trainer_the_agent_closes_two_fifths_of_the_way_from_equal_to_best_weights(seed):
+def test_within_2000_decisions_the_agent_closes_half_of_the_way_from_equal_to_best_weights(seed):
+    """In the synthetic trainer, on five seeds of five."""
     equal, best = worst_gap(equal_weights), worst_gap(best_weights)
     assert len(SPEEDS) == 3 and equal - best > 0.2
-    assert learned(seed, decisions=1000) < equal - 0.4 * (equal - best)
+    assert learned(seed, decisions=2000) < equal - 0.5 * (equal - best)
 
 
 # ---------------------------------------------------------------------- the published agent

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import checkpoint, footprint, jacobian, update
+from benchmarks import checkpoint, footprint, jacobian, scheduling, update
 from benchmarks.timing import markdown, take_turns
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +37,12 @@ def test_an_update_is_measured_beside_that_of_sb3():
     assert all(timing.seconds > 0 for timing in timings)
 
 
+def test_updates_of_halves_are_measured_beside_updates_of_all_tasks():
+    timings = scheduling.measure("moco", rounds=1, num_tasks=4, samples=2, hidden_sizes=(8,))
+    assert [timing.name for timing in timings] == ["son_goku:moco, all tasks", "son_goku:moco, two halves in turn"]
+    assert all(timing.seconds > 0 for timing in timings)
+
+
 def test_both_agents_of_the_update_benchmark_learn_from_equal_transitions():
     import numpy as np
     from stable_baselines3 import SAC
@@ -49,7 +55,7 @@ def test_both_agents_of_the_update_benchmark_learn_from_equal_transitions():
     ours = MTSAC("MultiTaskPolicy", env, buffer_size=20, policy_kwargs={"hidden_sizes": [8]}, device="cpu")
     theirs = SAC("MlpPolicy", env, buffer_size=20, policy_kwargs={"net_arch": [8]}, device="cpu")
     for model in (ours, theirs):
-        update._fill(model, 10)
+        update.fill(model, 10)
     env.close()
     rows = ours.replay_buffer.rows.numpy()
     states, actions = update.STATES, update.ACTIONS

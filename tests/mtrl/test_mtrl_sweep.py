@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mtrl.sweep import FAILED, FINISHED, SKIPPED, Sweep, swept_settings
+from mtrl.errors import ConfigError
+from mtrl.launch import _have_all
+from mtrl.sweep import FAILED, FINISHED, SKIPPED, Sweep, refuse_one_folder, swept_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -77,6 +79,61 @@ def test_runs_side_by_side_share_one_count(tmp_path: Path) -> None:
 )
 def test_the_settings_of_a_sweep_are_counted(overrides: list[str], swept: dict[str, int | None]) -> None:
     assert swept_settings(overrides) == swept
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["seed=range(3)"],
+        ["run_dir=one", "seed=1"],
+        ["run_dir=one,two", "seed=1"],
+        ["run_dir=out/${seed}", "seed=1,2"],
+        ["run_dir=one", "run_dir=null", "seed=1,2"],
+    ],
+)
+def test_runs_of_a_sweep_with_folders_of_their_own_pass(overrides: list[str]) -> None:
+    refuse_one_folder(overrides)
+
+
+def test_a_sweep_into_one_folder_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    done = sweep("run_dir=one", "balancer=unitary,rlw", cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == (
+        "run_dir=one would be the folder of every run of this sweep: leave it out, or let it differ, as in "
+        "'run_dir=one/${balancer.name}-${seed}'.\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_differs_by_run_is_taken(tmp_path: Path) -> None:
+    done = sweep("run_dir=one/${balancer.name}-${seed}", "balancer=unitary,rlw", cwd=tmp_path)
+    assert done.returncode == 0 and said_of_the_whole(done)[-1].endswith("2 finished, 0 skipped, 0 failed.")
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["rlw-1", "unitary-1"]
+
+
+def test_an_option_of_one_balancer_in_a_sweep_over_several_says_what_to_do(tmp_path: Path) -> None:
+    done = sweep("balancer=unitary,cagrad", "balancer.options.c=0.2,0.4", cwd=tmp_path)
+    assert done.returncode == 2 and not (tmp_path / "runs" / "pointmass").exists()
+    assert done.stderr.splitlines()[-1] == (
+        "'balancer.options.c' is an option of cagrad but not of every balancer of this sweep: give these a sweep "
+        "of their own, 'balancer=cagrad balancer.options.c=...', and the others another; finished runs are skipped."
+    )
+
+
+def test_an_option_that_all_balancers_of_a_sweep_have_is_given_to_each(tmp_path: Path) -> None:
+    done = sweep("balancer=igb_rl+unitary,igb_rl_random", "balancer.options.window=3", "seed=5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert said_of_the_whole(done)[0].startswith("Sweep: run 1 of 2 (balancer=igb_rl+unitary);")
+    configs = [path.read_text() for path in (tmp_path / "runs" / "pointmass").glob("*/config.yaml")]
+    assert len(configs) == 2 and all("window: 3" in text for text in configs)
+
+
+def test_options_of_a_composition_are_known_with_and_without_their_method() -> None:
+    names = ["igb_rl+cagrad", "igb_rl_random+cagrad"]
+    assert _have_all(names, "balancer.options.c") and _have_all(names, "balancer.options.cagrad.c")
+    assert not _have_all(names, "seed") and not _have_all(names, "balancer.options.x")
+    with pytest.raises(ConfigError, match=r"'balancer.options.kappa' is an option of igb_rl\+cagrad but not of every"):
+        _have_all(names, "balancer.options.kappa")
 
 
 @pytest.fixture
