@@ -1,5 +1,6 @@
 """The way into training from a shell: registered balancers become choices, errors become sentences and exit codes."""
 
+import gc
 import os
 import re
 import sys
@@ -83,6 +84,7 @@ def _run_of_sweep(values: Mapping[str, Any], sweep: "Sweep") -> None:
     code = guarded(partial(_run, values), debug=bool(values.get("debug")))
     if code == INTERRUPTED:
         sys.exit(code)
+    gc.collect()  # the run's simulators, hundreds of megabytes in cycles that Python would let pile up
     sweep.note(name, FAILED if code else FINISHED, code)
 
 
