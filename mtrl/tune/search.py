@@ -93,14 +93,20 @@ class Search:
         )
 
     def tell(self, job: Job, outcome: Outcome, seconds: float = 0.0) -> None:
-        """Take note of what became of a job; when it was the generation's last, the next one begins."""
+        """Take note of what became of a job; when it was the generation's last, the next one begins.
+
+        :raises ConfigError: if every member has a fault
+        """
         self._outcomes[job.key] = outcome
         self._seconds += seconds
         members = range(self.book.settings.population)
         if len(self._outcomes) < len(members):
             return
-        self.book = self.book.with_last(outcomes=tuple(self._outcomes[member] for member in members))
-        self._outcomes = {}
+        outcomes = tuple(self._outcomes[member] for member in members)
+        if all(outcome.fault is not None for outcome in outcomes):
+            # Not written down: whoever mends the reason goes on before it.
+            raise ConfigError(f"Every member of the search has failed; the first one {outcomes[0].fault}")
+        self.book, self._outcomes = self.book.with_last(outcomes=outcomes), {}
         if not self.book.finished:
             self.book = self.book.with_next(decide(self.book))
         write_book(self.book, self.folder)
@@ -151,14 +157,9 @@ def members_of(genes: Iterable[Genes]) -> list[Member]:
 
 
 def decide(book: Book) -> list[Member]:
-    """The members of the next generation; the same book decides the same.
-
-    :raises ConfigError: if every member has a fault
-    """
+    """The members of the next generation; the same book decides the same."""
     settings, last = book.settings, book.generations[-1]
     assert last.outcomes is not None
-    if all(outcome.fault is not None for outcome in last.outcomes):
-        raise ConfigError(f"Every member of the search has failed; the first one: {last.outcomes[0].fault}")
     generator = _generator(settings, len(book.generations))
     copies = exploit(last.outcomes, 0.0 if settings.algorithm == "random" else settings.quantile, generator)
     genes = EXPLORERS[settings.algorithm](book, copies, generator)

@@ -18,7 +18,7 @@ from mtrl.tune import search as searches
 from mtrl.tune.evolution import Genes, Outcome
 from mtrl.tune.jobs import Job, work
 from mtrl.tune.population import Book, Settings, read_book, write_book
-from mtrl.tune.search import Search, decide, member_config
+from mtrl.tune.search import Search, member_config
 from tests.mtrl.conftest import tiny
 from tests.mtrl.paused_runs import checkpoints, comparable, everything
 
@@ -252,11 +252,17 @@ def test_a_member_with_a_fault_is_replaced_and_counted(tmp_path: Path, adopted: 
     assert search.book.faults == ["diverged: NaN"]
 
 
-def test_a_search_whose_members_all_fail_ends_with_the_reason() -> None:
-    book = Book(settings(population=2)).with_next(searches.members_of([Genes((1.0,) * 4)] * 2))
-    book = book.with_last(outcomes=(Outcome(None, None, "failed: no disk"),) * 2)
-    with pytest.raises(ConfigError, match="Every member of the search has failed; the first one: failed: no disk"):
-        decide(book)
+def test_a_search_whose_members_all_fail_says_why_and_can_go_on_when_that_is_mended(
+    tmp_path: Path, adopted: list[tuple[str, str]]
+) -> None:
+    search = Search.begin(tmp_path / "search", settings(population=2, intervals=1), quiet)
+    jobs = [search.next_job(), search.next_job()]
+    assert jobs[0] is not None and jobs[1] is not None
+    search.tell(jobs[0], Outcome(None, None, "failed: no disk"))
+    with pytest.raises(ConfigError, match="Every member of the search has failed; the first one failed: no disk"):
+        search.tell(jobs[1], Outcome(None, None, "failed: no disk"))
+    search = Search.resume(tmp_path / "search", quiet)
+    assert go_on(search, 10) == 2 and search.done
 
 
 def test_the_schedule_of_a_member_follows_its_line_through_copies(tmp_path: Path) -> None:
