@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import pipeline
+from benchmarks import operations, pipeline
+from benchmarks.balancers import Contest
 from benchmarks.spans import Span, Spans, average, repetitions
 
 TWO_TASKS = {"suite": "metaworld", "tasks": ["reach-v3", "push-v3"]}
@@ -42,6 +43,17 @@ def test_a_call_that_raises_is_recorded_and_the_path_goes_on():
         spans.timed("bad", len)(3)
     spans.timed("good", len)("")
     assert [span.path for span in spans.recorded] == [("bad",), ("good",)]
+
+
+def test_every_operation_of_an_update_is_counted_in_one_group():
+    contest = Contest(2, 4, hidden_sizes=(8,), critic_layer_norm=True, precision="bfloat16")
+    groups = operations.measure(contest.call("unitary"), rounds=2)
+    contest.close()
+    assert set(groups) == {*operations.GROUPS, operations.OTHER}
+    # Target: actor, critics; critic: forward, weights of two layers, inputs of the second; actor: both networks, ...
+    assert groups["matrix products"][1] == 2 * 2 + (2 + 3) + (2 + 2 + 3 + 2)
+    assert groups["Adam"][1] == 3 and groups["Polyak"][1] == 1
+    assert all(seconds > 0 for seconds, _ in groups.values())
 
 
 @pytest.fixture(scope="module", params=[0, 1])
