@@ -31,6 +31,7 @@ from mtrl.config import RunConfig
 from mtrl.console import Quiet
 
 STEP = "vector step"
+PATIENCE = 600.0  # seconds for a worker: fifty simulators are built in one
 WARMUP = 60  # random actions in each task before the first update
 SEQUENTIAL = {"env": {"workers": 0, "fast": False}, "agent": {"pipeline": False, "precision": "float32"}}
 
@@ -80,7 +81,11 @@ def loop_config(env: Mapping[str, Any], samples: int, changes: Mapping[str, Any]
     changes = changes or {}
     agent = {"samples_per_task": samples, "warmup_steps_per_task": WARMUP, "replay_per_task": 5_000}
     return RunConfig.from_dict(
-        {**changes, "env": {**env, **changes.get("env", {})}, "agent": {**agent, **changes.get("agent", {})}}
+        {
+            **changes,
+            "env": {"worker_timeout": PATIENCE, **env, **changes.get("env", {})},
+            "agent": {**agent, **changes.get("agent", {})},
+        }
     )
 
 

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from benchmarks.pipeline import Breakdown
 
 # Groups of parts in the order of the legend, each with its colour and the leaves that it holds. Okabe and Ito's
-# colours, the critic's passes dark, the actor's light.
+# colours; of the passes, the backward ones are the darker.
 _COLOURS = {
     "act": "#56b4e9",
     "sample": "#8f8f00",
     "target": "#999999",
-    "critic": "#0072b2",
-    "actor": "#e69f00",
+    "critic forward": "#0072b2",
+    "critic backward": "#004a75",
+    "actor forward": "#e69f00",
+    "actor backward": "#a87400",
     "balancer": "#cc79a7",
     "clip, optimisers, temperature, Polyak": "#009e73",
     "wait for workers": GRID,
@@ -53,7 +55,9 @@ def group_of(part: Part) -> str:
     if leaf == "balancer":
         return "balancer"
     owner = next((place for place in ("critic", "actor") if place in part.path), None)
-    return owner or (leaf if leaf in _COLOURS else "the rest")
+    if owner is not None and leaf != owner:
+        return f"{owner} {'forward' if leaf == 'forward' else 'backward'}"
+    return leaf if leaf in _COLOURS else "the rest"
 
 
 def bars(parts: Sequence[Part]) -> Iterator[Bar]:
