@@ -218,6 +218,6 @@ class ActingPolicy(MultiTaskPolicy):
         if not shares:
             return None
         with torch.device("meta"):  # without memory: only the size is asked for
-            size: int = make_critic().network.task_encoding.size  # type: ignore[assignment, union-attr]
+            size: int = make_critic().network.task_encoding.size  # type: ignore[assignment]
         self.task_encoding = TaskEncoding(self.num_tasks, "embedding", size, self.generator)
         return self.task_encoding
