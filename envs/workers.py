@@ -126,6 +126,11 @@ class WorkerPool:
             self.close()
             raise faults[0].error()
 
+    @property
+    def workers(self) -> int:
+        """W."""
+        return len(self._workers)
+
     def reset(self, seed: int | None = None) -> list[Fault]:
         """Begin an episode everywhere; ``seed`` restarts the goal streams first."""
         return self._tell(self._workers, "reset", seed) + self._wait("resetting")

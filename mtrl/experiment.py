@@ -72,7 +72,8 @@ def run(config: RunConfig) -> Result:
             env = stack.enter_context(closing(make_training_env(config, suite)))
             evaluator = stack.enter_context(closing(Evaluator(config, suite)))
             agent = make_agent(config, env)
-            folder.update(protocol=protocol(config, suite), seeds=config.seeds(), agent=agent.runtime)
+            runtime = {**agent.runtime, "simulating_workers": env.workers}
+            folder.update(protocol=protocol(config, suite), seeds=config.seeds(), agent=runtime)
             final, seconds = _learn(config, agent, env, evaluator, folder, _Pausing(store, checkpoint, stop))
             write_results(final, folder.path)
             folder.close(FINISHED, seconds=seconds, success_rate=final.success_rate)
