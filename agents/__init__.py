@@ -4,10 +4,12 @@ from agents.agent_file import AgentFileError
 from agents.balancers import Balancer, BalancerError, list_balancers, make_balancer, register_balancer
 from agents.errors import ConfigurationError, NonFiniteUpdate
 from agents.mtsac import MTSAC
-from agents.policies import MultiTaskPolicy
+from agents.policies import ActingPolicy, MultiTaskPolicy
+from agents.policy_file import load_policy, save_policy
 
 __all__ = [
     "MTSAC",
+    "ActingPolicy",
     "AgentFileError",
     "Balancer",
     "BalancerError",
@@ -15,6 +17,8 @@ __all__ = [
     "MultiTaskPolicy",
     "NonFiniteUpdate",
     "list_balancers",
+    "load_policy",
     "make_balancer",
     "register_balancer",
+    "save_policy",
 ]

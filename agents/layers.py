@@ -95,7 +95,7 @@ class GroupedProduct(torch.autograd.Function):
 
 
 class EnsembleLayerNorm(GroupedLayer):
-    """Layer normalisation with one gain and one offset per ensemble member."""
+    """Layer normalisation with one gain and one offset per ensemble member, in the precision of its inputs."""
 
     def __init__(self, members: int, features: int) -> None:
         super().__init__()
@@ -105,10 +105,12 @@ class EnsembleLayerNorm(GroupedLayer):
     def forward(self, inputs: Tensor) -> Tensor:
         """``[E, N, F] -> [E, N, F]``."""
         normalised = nn.functional.layer_norm(inputs, inputs.shape[-1:])
+        # In the precision of the inputs: otherwise all that follows would be promoted to that of the gains.
         if self.weight.ndim == 3:
-            return torch.addcmul(self.bias, normalised, self.weight)
+            return torch.addcmul(self.bias.to(inputs.dtype), normalised, self.weight.to(inputs.dtype))
         by_task = normalised.unflatten(1, (len(self.weight), -1))  # [E, K, B, F]
-        return torch.addcmul(self.bias.transpose(0, 1), by_task, self.weight.transpose(0, 1)).flatten(1, 2)
+        gain, offset = (copies.transpose(0, 1).to(inputs.dtype) for copies in (self.weight, self.bias))
+        return torch.addcmul(offset, by_task, gain).flatten(1, 2)
 
 
 class TaskHeads(GroupedLayer):

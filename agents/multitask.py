@@ -22,7 +22,7 @@ from agents.errors import ConfigurationError
 from agents.guard import UpdateGuard
 from agents.metrics import UpdateMetrics
 from agents.normalize import RewardScale
-from agents.policies import MultiTaskPolicy
+from agents.policies import ActingPolicy, MultiTaskPolicy
 from agents.progress import TaskProgress
 from agents.randomness import Generators
 from agents.replay import TaskReplayBuffer
@@ -307,6 +307,8 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
         """
         refuse_unknown(cls.__name__, kwargs, cls)
         data, tensors = read_agent(path)
+        if data.get("algorithm") == ActingPolicy.__name__:
+            raise AgentFileError(f"{path} holds a policy without critics, which cannot learn: read it by load_policy.")
         foreign = sorted(NOT_SAVED & data["settings"].keys())
         if foreign:
             raise AgentFileError(f"{path} sets '{foreign[0]}', which belongs to a session and not to an agent.")

@@ -1,6 +1,6 @@
 """The policy of many tasks: one shared actor and one shared ensemble of critics, as an SB3 policy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -182,11 +182,15 @@ class MultiTaskPolicy(BasePolicy):
 
         inputs = self.state_size + (further.get("embedding_size", EMBEDDING_SIZE) if shares else 0)
         net = make_network(network, inputs, 2 * self.action_size, num_tasks, members=1, **for_actor)
+        encoding = self._add_critics(make_critic, shares)
+        self.actor = Actor(net, log_std, encoding)
+
+    def _add_critics(self, make_critic: Callable[[], Critic], shares: bool) -> TaskEncoding | None:
+        """Build the critics; returns their task encoding if the actor shares it."""
         self.critic, self.critic_target = make_critic(), make_critic()
-        encoding = self.critic.network.task_encoding if shares else None
-        self.actor = Actor(net, log_std, encoding)  # type: ignore[arg-type]
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.requires_grad_(False)
+        return self.critic.network.task_encoding if shares else None  # type: ignore[return-value]
 
     def split(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """States ``[N, 1, S]`` and tasks ``[N]`` of observations ``[N, S + K]``."""
@@ -205,3 +209,15 @@ class MultiTaskPolicy(BasePolicy):
             return mean.squeeze(1).tanh()
         noise = torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype).to(mean.device)
         return squashed_sample(mean, log_std, noise)[0].squeeze(1)
+
+
+class ActingPolicy(MultiTaskPolicy):
+    """A policy without critics: it acts and cannot learn. What its actor reads of theirs, it has of its own."""
+
+    def _add_critics(self, make_critic: Callable[[], Critic], shares: bool) -> TaskEncoding | None:
+        if not shares:
+            return None
+        with torch.device("meta"):  # without memory: only the size is asked for
+            size: int = make_critic().network.task_encoding.size  # type: ignore[assignment]
+        self.task_encoding = TaskEncoding(self.num_tasks, "embedding", size, self.generator)
+        return self.task_encoding

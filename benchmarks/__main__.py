@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from benchmarks import checkpoint, env_steps, footprint, jacobian, scheduling, update
+from benchmarks import checkpoint, env_steps, footprint, jacobian, pipeline, scheduling, update
 from benchmarks.timing import machine
 
 REPORTS: dict[str, Callable[[], str]] = {
@@ -13,6 +13,7 @@ REPORTS: dict[str, Callable[[], str]] = {
     "env_steps": lambda: env_steps.table(env_steps.measure()),
     "footprint": footprint.report,
     "checkpoint": checkpoint.report,
+    "pipeline": pipeline.report,
 }
 
 

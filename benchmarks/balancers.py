@@ -90,11 +90,17 @@ class Contest:
     :param num_tasks: K
     :param samples: B, transitions per task
     :param hidden_sizes: widths of actor and critics
+    :param critic_layer_norm: LayerNorm in the critics
     :param settings: of the agents, such as ``jacobian`` and ``precision``
     """
 
     def __init__(
-        self, num_tasks: int, samples: int, hidden_sizes: Sequence[int] = (400, 400, 400), **settings: Any
+        self,
+        num_tasks: int,
+        samples: int,
+        hidden_sizes: Sequence[int] = (400, 400, 400),
+        critic_layer_norm: bool = False,
+        **settings: Any,
     ) -> None:
         self.num_tasks = num_tasks
         tasks = {f"task-{k}": MetaWorldShapes for k in range(num_tasks)}
@@ -105,7 +111,7 @@ class Contest:
                 self.env,
                 batch_size=samples * num_tasks,
                 buffer_size=100 * num_tasks,
-                policy_kwargs={"hidden_sizes": list(hidden_sizes)},
+                policy_kwargs={"hidden_sizes": list(hidden_sizes), "critic_layer_norm": critic_layer_norm},
                 device="cpu",
                 seed=0,
                 **settings,

@@ -11,6 +11,7 @@ from pathlib import Path
 from agents.balancers import list_balancers
 from agents.networks import NETWORKS
 from envs import list_suites
+from mtrl.pretrained import list_pretrained, pretrained_policy
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -61,11 +62,18 @@ def balancers_by_family() -> str:
     return _markdown(["family", "`balancer=`"], rows)
 
 
+def pretrained() -> str:
+    """The card of every policy that ships with the package."""
+    cards = [pretrained_policy(name).describe() for name in list_pretrained()]
+    return "\n".join(cards) or "This version ships none.\n"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "suites": suites,
     "networks": networks,
     "balancers": balancers,
     "balancers by family": balancers_by_family,
+    "pretrained": pretrained,
 }
 
 

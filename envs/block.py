@@ -20,6 +20,8 @@ class EnvBlock:
     :raises EnvironmentFault: when one cannot be built.
     """
 
+    workers = 0
+
     def __init__(self, recipes: Sequence[EnvRecipe], arrays: StepArrays) -> None:
         self.arrays = arrays
         self.recipes = {recipe.index: recipe for recipe in recipes}

@@ -42,6 +42,7 @@ class PointMasses:
     """
 
     saved_whole = True
+    workers = 0
 
     def __init__(
         self,

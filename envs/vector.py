@@ -22,6 +22,9 @@ class Backend(Protocol):
 
     arrays: StepArrays
 
+    @property
+    def workers(self) -> int: ...  # processes; 0 where this one simulates
+
     def reset(self, seed: int | None = None) -> list[Fault]: ...
     def start_step(self) -> None: ...
     def wait_step(self) -> list[Fault]: ...
@@ -54,6 +57,7 @@ class MultiTaskVecEnv(VecEnv):
     :param render_mode: ``None`` or ``"rgb_array"``.
     :param seed: from which the fresh streams of goals come.
     :param max_restarts: faults to get over before one ends the vector.
+    :ivar workers: simulating processes; 0 where this one simulates.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class MultiTaskVecEnv(VecEnv):
         self.horizon = horizon
         self.task_of_env = np.tile(np.arange(self.num_tasks), copies)
         self._backend, self._arrays = backend, backend.arrays
+        self.workers = backend.workers
         self._requested_render_mode = render_mode
         self._pending = self._closed = False
         self._seed = seed

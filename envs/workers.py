@@ -25,7 +25,19 @@ from .worker import DONE, STEP
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
+BUILT_IN_TIMEOUT = 10  # environments that a worker must be able to build within one time-out
 _CODE = "import sys; sys.path[:] = {path!r}; from envs.worker import main; main({pipe}, {memory}, {lifeline})"
+
+
+class _Deadline:
+    """A moment some seconds from now."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._moment = time.monotonic() + seconds
+
+    def milliseconds_left(self) -> float:
+        return max(0.0, self._moment - time.monotonic()) * 1000
 
 
 def _shared_file(size: int) -> int:
@@ -118,13 +130,18 @@ class WorkerPool:
             self.arrays = StepArrays(*shape, buffer=mmap.mmap(self._memory_fd, size))
             for w in range(workers):
                 self._workers.append(_Worker(recipes[w::workers], shape, self._memory_fd))
-            faults = self._wait("building")
+            faults = self._wait("building", slowness=max(1.0, len(recipes) / workers / BUILT_IN_TIMEOUT))
         except BaseException:
             self.close()
             raise
         if faults:
             self.close()
             raise faults[0].error()
+
+    @property
+    def workers(self) -> int:
+        """W."""
+        return len(self._workers)
 
     def reset(self, seed: int | None = None) -> list[Fault]:
         """Begin an episode everywhere; ``seed`` restarts the goal streams first."""
@@ -200,8 +217,8 @@ class WorkerPool:
         """End every worker; safe to call twice."""
         self._finalizer()
 
-    def _deadline(self) -> float:
-        return time.monotonic() + self.timeout
+    def _deadline(self, slowness: float = 1.0) -> _Deadline:
+        return _Deadline(self.timeout * slowness)
 
     def _tell(self, workers: Sequence[_Worker], command: str, *args: Any) -> list[Fault]:
         message = pickle.dumps((command, (), args, {}))
@@ -215,12 +232,15 @@ class WorkerPool:
                 return [self._died(worker)]
         return []
 
-    def _wait(self, doing: str) -> list[Fault]:
-        """What went wrong in the workers until all of them were done, all having the same time for it."""
-        deadline = self._deadline()
+    def _wait(self, doing: str, slowness: float = 1.0) -> list[Fault]:
+        """What went wrong in the workers until all of them were done, all having the same time for it.
+
+        :param slowness: how many time-outs it may take
+        """
+        deadline = self._deadline(slowness)
         return [fault for worker in self._workers for fault in self._faults(worker, doing, deadline)]
 
-    def _faults(self, worker: _Worker, doing: str, deadline: float) -> list[Fault]:
+    def _faults(self, worker: _Worker, doing: str, deadline: _Deadline) -> list[Fault]:
         if worker.lost:
             return []
         message = self._receive(worker, doing, deadline)
@@ -235,9 +255,9 @@ class WorkerPool:
         error, trace = said
         return [Fault(tuple(worker.indices), tuple(worker.tasks), str(error), trace=trace)]
 
-    def _receive(self, worker: _Worker, doing: str, deadline: float) -> bytes | Fault:
-        if not worker.poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            silence = f"gave no sign of life for {self.timeout:g} s while {doing}{self._culprit(worker)[1]}"
+    def _receive(self, worker: _Worker, doing: str, deadline: _Deadline) -> bytes | Fault:
+        if not worker.poller.poll(deadline.milliseconds_left()):
+            silence = f"gave no sign of life for {deadline.seconds:g} s while {doing}{self._culprit(worker)[1]}"
             return self._lose(worker, f"{silence}; raise worker_timeout if the simulator is that slow")
         try:
             return worker.pipe.recv_bytes()

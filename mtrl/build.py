@@ -4,26 +4,29 @@ import dataclasses
 from typing import Any
 
 import torch
-from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.utils import LinearSchedule, get_device
 
 from agents import MTSAC
 from envs import MultiTaskVecEnv, TaskSuite
 from mtrl.config import AgentConfig, RunConfig
-from mtrl.evaluation import EvaluationResult, Policy, available_cores, evaluate
+from mtrl.evaluation import EvaluationResult, Policy, evaluate
+from mtrl.machine import available_cores, learning_threads, simulating_workers
 
 
 def use_threads(config: RunConfig) -> None:
-    """Give learning every core: a simulating process waits for actions most of the time."""
-    torch.set_num_threads(config.threads or available_cores())
+    """Give learning the threads that the config names, or those that this machine has for it."""
+    torch.set_num_threads(config.threads or learning_threads(available_cores()))
 
 
 def make_training_env(config: RunConfig, suite: TaskSuite) -> MultiTaskVecEnv:
     """The environments that the agent learns in."""
-    env = config.env
+    env, workers = config.env, config.env.workers
+    if workers is None:
+        workers = simulating_workers(available_cores(), suite, env.copies, get_device(config.device).type)
     return suite.make_vec_env(
         seed=config.seed,
         copies=env.copies,
-        workers=env.workers,
+        workers=workers,
         horizon=env.horizon,
         worker_timeout=env.worker_timeout,
         max_restarts=env.max_worker_restarts,

@@ -5,11 +5,15 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtrl.errors import ConfigError
 from mtrl.launch import guarded
 from mtrl.shadowing import refuse_foreign_packages
+
+if TYPE_CHECKING:
+    from mtrl.config import RunConfig
+    from mtrl.evaluation import Policy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,12 +33,22 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(command=_list)
 
     evaluation = commands.add_parser("evaluate", parents=[common], help="success per task of a trained agent")
-    evaluation.add_argument("run", type=Path, metavar="RUN_DIR", help="the folder of a run")
+    evaluation.add_argument("run", type=Path, nargs="?", metavar="RUN_DIR", help="the folder of a run")
+    evaluation.add_argument(
+        "--pretrained", metavar="NAME", help="a policy that came with the toolkit, instead of a run"
+    )
     evaluation.add_argument("--episodes", type=int, default=50, help="per task (default: 50, every goal once)")
     evaluation.add_argument("--seed", type=int, help="of the goals (default: the run's, the goals of its training)")
     evaluation.add_argument("--workers", type=int, help="simulating processes (default: one per core)")
     evaluation.add_argument("--video", action="store_true", help="also write an MP4 with an episode of every task")
     evaluation.set_defaults(command=_evaluate)
+
+    exporting = commands.add_parser("export", parents=[common], help="the policy of a run as a small file with a card")
+    exporting.add_argument("run", type=Path, metavar="RUN_DIR", help="the folder of a run")
+    exporting.add_argument("--out", type=Path, default=Path("policy.zip"), help="file to write (default: policy.zip)")
+    exporting.add_argument("--episodes", type=int, default=50, help="per task, for the card (default: 50)")
+    exporting.add_argument("--workers", type=int, help="simulating processes (default: one per core)")
+    exporting.set_defaults(command=_export)
 
     comparison = commands.add_parser(
         "compare", parents=[common], help="a report: which method is better, and by how much"
@@ -111,24 +125,20 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    """Evaluate the agent of a run; the table is printed and kept in the run's folder."""
-    from agents import MTSAC
+    """Evaluate a policy; the table is printed and kept, in the run's folder if it is that of a run."""
     from mtrl.console import print_results, say, without_harm
     from mtrl.evaluation import evaluate
     from mtrl.report import write_results
-    from mtrl.run_folder import AGENT_FILE, RunFolder
 
-    folder = RunFolder.existing(options.run)
-    config = folder.config()
+    name, config, model, home = _chosen(options)
     suite = config.make_suite()
     seed = config.evaluation_seed if options.seed is None else options.seed
-    model = MTSAC.load(folder.path / AGENT_FILE, device=config.device)
     horizon = config.evaluation.horizon
     result = evaluate(model, suite, options.episodes, seed=seed, workers=options.workers, horizon=horizon)
-    place = folder.path / "evaluations" / f"seed{seed}-episodes{options.episodes}"
+    place = home / "evaluations" / f"seed{seed}-episodes{options.episodes}"
     place.mkdir(parents=True, exist_ok=True)
     write_results(result, place)
-    print_results(result.to_frame(), f"{folder.path.name}, goals of seed {seed}")
+    print_results(result.to_frame(), f"{name}, goals of seed {seed}")
     say(f"Written to {place}")
     if options.video:
         from mtrl.video import write_mosaic
@@ -136,6 +146,36 @@ def _evaluate(options: argparse.Namespace) -> None:
         video = place / "mosaic.mp4"
         if without_harm("The video", write_mosaic, model, suite, video, seed=seed, horizon=horizon):
             say(f"Video: {video}")
+
+
+def _chosen(options: argparse.Namespace) -> "tuple[str, RunConfig, Policy, Path]":
+    """What is to be evaluated: its name, its config, the policy, and the folder that takes the results."""
+    from agents import load_policy
+    from mtrl.config import RunConfig
+    from mtrl.pretrained import pretrained_policy
+    from mtrl.run_folder import AGENT_FILE, RunFolder
+
+    if (options.run is None) == (options.pretrained is None):
+        raise ConfigError("mtrl evaluate takes either the folder of a run or --pretrained NAME.")
+    if options.pretrained is not None:
+        policy = pretrained_policy(options.pretrained)
+        config = RunConfig.from_dict(policy.card["config"])
+        return policy.name, config, policy.load(config.device), Path(f"pretrained-{policy.name}")
+    folder = RunFolder.existing(options.run)
+    config = folder.config()
+    return folder.path.name, config, load_policy(folder.path / AGENT_FILE, config.device), folder.path
+
+
+def _export(options: argparse.Namespace) -> None:
+    """Write the policy of a run and its card; print what the card says."""
+    from mtrl.console import print_results, say
+    from mtrl.export import export
+    from mtrl.run_folder import RunFolder
+
+    path = options.out.with_suffix(".zip")
+    result = export(RunFolder.existing(options.run), path, options.episodes, options.workers)
+    print_results(result.to_frame(), f"{path.name}, {path.stat().st_size / 1e6:.2f} MB")
+    say(f"Written to {path} and {path.with_suffix('.json')}")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -197,7 +237,13 @@ def _suites() -> Listing:
     return ["suite", "what it is"], [[name, line] for name, line in list_suites().items()]
 
 
-_LISTS = {"balancers": _balancers, "networks": _networks, "suites": _suites}
+def _pretrained() -> Listing:
+    from mtrl.pretrained import list_pretrained, pretrained_policy
+
+    return ["policy", "what it is"], [[name, pretrained_policy(name).summary()] for name in list_pretrained()]
+
+
+_LISTS = {"balancers": _balancers, "networks": _networks, "pretrained": _pretrained, "suites": _suites}
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class EnvConfig:
     :param tasks: task names, for the suites that take a list of them
     :param horizon: steps per training episode; None is the suite's own
     :param copies: environments per task
-    :param workers: simulating processes; 0 simulates in the learning process
+    :param workers: simulating processes; 0 simulates in the learning process, None chooses from the machine's cores
     :param worker_timeout: seconds after which a silent worker counts as hanging
     :param max_worker_restarts: faults while training (an environment raises, hangs, dies or returns NaN) after which
         the environments concerned are built anew; the next fault ends the run
@@ -42,7 +42,7 @@ class EnvConfig:
     tasks: tuple[str, ...] | None = None
     horizon: Count | None = None
     copies: Count = 1
-    workers: Amount = 0
+    workers: Amount | None = None
     worker_timeout: Positive = 60.0
     max_worker_restarts: Amount = 10
     steps_per_task: Count = 2_000_000
@@ -224,7 +224,7 @@ class RunConfig:
     :param schedule: file of task weights over the budget, as ``mtrl tune`` writes it, for ``balancer=schedule``; its
         numbers become the balancer's options
     :param device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``
-    :param threads: threads of the learning process; None takes every core
+    :param threads: threads of the learning process; None chooses from the machine's cores
     :param run_dir: the run's folder; None names it by the content of the config, inside `runs_dir`
     :param max_wall_time: seconds after which the run stops with a checkpoint and exit code 75; None does not stop
     :param takeover: go on in a folder whose owner, on another host, is dead
@@ -296,18 +296,24 @@ class RunConfig:
         """The config as a plain dict: ``RunConfig.from_dict(config.to_dict()) == config``."""
         return _plain(dataclasses.asdict(self))
 
-    def identity(self) -> str:
-        """Eight hexadecimal digits that change when anything that can change a result does."""
+    def essentials(self) -> dict[str, Any]:
+        """What can change a result, as a plain dict; `from_dict` takes it, with defaults for the rest."""
         values = self.to_dict()
         for key in ("tracking", "checkpoint", "threads", "run_dir", "runs_dir", "max_wall_time", "takeover", "debug"):
             del values[key]
-        del values["seed"], values["schedule"]  # what a schedule says is in the balancer's options
+        del values["schedule"]  # what it says is in the balancer's options
         for group in ("env", "evaluation"):
             del values[group]["workers"]
         del values["env"]["fast"]
         # What acts on a fault alone changes no result.
         del values["env"]["worker_timeout"], values["env"]["max_worker_restarts"]
         del values["agent"]["max_skipped_updates"]
+        return values
+
+    def identity(self) -> str:
+        """Eight hexadecimal digits that change when anything that can change a result does."""
+        values = self.essentials()
+        del values["seed"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
     def make_suite(self) -> "TaskSuite":

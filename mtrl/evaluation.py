@@ -1,7 +1,6 @@
 """Success per task: deterministic actions, a sweep over the goals, intervals that are honest for few episodes."""
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 
 from envs import MultiTaskVecEnv, TaskSuite
 from mtrl.errors import ConfigError
+from mtrl.machine import available_cores
 
 if TYPE_CHECKING:
     import pandas
@@ -146,11 +146,6 @@ def evaluate(
     )
     with closing_env(env):
         return _run_episodes(model, env, episodes, stop_at_success, deterministic)
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

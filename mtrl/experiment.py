@@ -75,7 +75,8 @@ def run(config: RunConfig, pause_at: int | None = None) -> Result:
             env = stack.enter_context(closing(make_training_env(config, suite)))
             evaluator = stack.enter_context(closing(Evaluator(config, suite)))
             agent = make_agent(config, env)
-            folder.update(protocol=protocol(config, suite), seeds=config.seeds(), agent=agent.runtime)
+            runtime = {**agent.runtime, "simulating_workers": env.workers}
+            folder.update(protocol=protocol(config, suite), seeds=config.seeds(), agent=runtime)
             pausing = _Pausing(store, checkpoint, stop, pause_at)
             final, seconds = _learn(config, agent, env, evaluator, folder, pausing)
             write_results(final, folder.path)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mtrl.evaluation import available_cores
+from mtrl.machine import available_cores
 
 _PACKAGES = ("mtrl-toolkit", "torch", "stable_baselines3", "gymnasium", "metaworld", "mujoco", "numpy")
 _GIT_SECONDS = 10

@@ -9,7 +9,8 @@ import numpy as np
 
 from envs import MultiTaskVecEnv, TaskSuite
 from mtrl.errors import ConfigError, MissingExtra
-from mtrl.evaluation import Policy, available_cores
+from mtrl.evaluation import Policy
+from mtrl.machine import available_cores
 
 TILE = 240  # pixels
 _BAR = 24  # height of the caption below a picture

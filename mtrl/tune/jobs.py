@@ -7,9 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mtrl.tune.evolution import Outcome
+
+if TYPE_CHECKING:
+    from mtrl.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,24 @@ def work(job: Job, threads: int) -> dict[str, Any]:
     began = time.monotonic()
     with _into(Path(job.log)):
         try:
-            config = RunConfig.from_dict(job.config)
-            tracking = dataclasses.replace(config.tracking, progress=False)
-            config = dataclasses.replace(config, threads=config.threads or threads, tracking=tracking, takeover=True)
+            config = _at_home(RunConfig.from_dict(job.config), threads)
             outcome = train(config, job.pause_at, job.metric)
         except Exception as error:
             outcome = Outcome(None, None, f"failed: {sentence(error)}")
     gc.collect()  # the run's simulators, hundreds of megabytes in cycles that Python would let pile up
     return {**dataclasses.asdict(outcome), "seconds": round(time.monotonic() - began, 3)}
+
+
+def _at_home(config: "RunConfig", threads: int) -> "RunConfig":
+    """The config within the cores of its job, where it does not say; the machine may have more. It shows no bars."""
+    workers = threads - 1 if config.env.workers is None else config.env.workers
+    return dataclasses.replace(
+        config,
+        env=dataclasses.replace(config.env, workers=workers),
+        threads=config.threads or threads,
+        tracking=dataclasses.replace(config.tracking, progress=False),
+        takeover=True,
+    )
 
 
 @contextlib.contextmanager

@@ -156,7 +156,9 @@ def test_commands_that_start_ray_are_understood(command):
 @pytest.mark.parametrize("command", of_kind("mtrl list"))
 def test_list_commands_run(command, capsys):
     assert main(shlex.split(command)[1:]) == 0
-    assert {"balancers": "unitary", "networks": "mlp", "suites": "mt10"}[command.split()[-1]] in capsys.readouterr().out
+    assert {"balancers": "unitary", "networks": "mlp", "pretrained": "policy", "suites": "mt10"}[
+        command.split()[-1]
+    ] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", of_kind("mtrl evaluate"))
@@ -167,6 +169,13 @@ def test_evaluate_commands_run(command, run_dir, capsys):
     assert main([*arguments, "--workers", "0"]) == 0
     assert "mean" in capsys.readouterr().out
     assert bool(list(run_dir.glob("evaluations/*/mosaic.mp4"))) == ("--video" in command)
+
+
+@pytest.mark.parametrize("command", of_kind("mtrl export"))
+def test_export_commands_run(command, run_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*shlex.split(command.replace("RUN_DIR", str(run_dir)))[1:], "--episodes", "2", "--workers", "0"]) == 0
+    assert (tmp_path / "policy.json").exists()
 
 
 @pytest.mark.parametrize("command", of_kind("mtrl compare"))
