@@ -231,6 +231,11 @@ class MTSAC(MultiTaskAlgorithm):
                 f"actor_balancer='{actor_name}' picks the tasks of an update, which critic and actor have in common: "
                 f"give it as balancer='{actor_name}'."
             )
+        if self.critic_balancer.repeats_tasks and self.actor_balancer.uses_gradients:
+            raise ConfigurationError(
+                f"balancer='{name}' with weights_on='sampling' mixes the tasks of a batch, and actor_balancer="
+                f"'{actor_name}' works on task gradients: choose weights_on='loss'."
+            )
         if self.critic_balancer.schedules:
             self.actor_balancer = self.actor_balancer.within_group().to(self.device)
         self._refuse_layerwise()
@@ -294,7 +299,7 @@ class MTSAC(MultiTaskAlgorithm):
         self._update_learning_rate([self.actor_optimizer, self.critic_optimizer, self.temperature_optimizer])
         with float32_products(self.float32_mode):
             for _ in range(gradient_steps):
-                tasks = self.critic_balancer.next_tasks()
+                tasks = self.critic_balancer.next_tasks(self.progress)
                 sample = self.replay_buffer.sample(batch_size or self.batch_size, tasks)
                 shape = (2, *sample.actions.shape)
                 noise = torch.randn(shape, generator=self._update_noise, device=self.device)
@@ -310,7 +315,8 @@ class MTSAC(MultiTaskAlgorithm):
 
         :param sample: B transitions of each of K tasks
         :param noise: standard normal ``[2, K, B, A]``: for the next action and for the current one
-        :param tasks: the tasks that the sample is of, where it is not of all, boolean ``[K]`` on the host
+        :param tasks: the tasks that the sample is of, where it is not of all K in order, on the host: boolean ``[K]``,
+            or the task of every group ``[G]``
         :return: metrics of this update, each a scalar or ``[K]``, on the device; NaN for a task that was left out
         """
         all_temperatures = self.temperature.value()
@@ -345,7 +351,8 @@ class MTSAC(MultiTaskAlgorithm):
         group = self.critic_balancer.group
         if group is not None and tasks is None:
             for_actor = tuple(part[group] for part in for_actor)  # type: ignore[assignment]
-        actor = self._objective(self._actor_losses, self.actor, self.actor_balancer, for_actor, group)
+            tasks = group
+        actor = self._objective(self._actor_losses, self.actor, self.actor_balancer, for_actor, tasks)
         actor_norm = self._descend(actor, self.actor_balancer, self.actor_optimizer, "actor")
 
         log_probabilities = actor.metrics["log_probability"]
@@ -386,14 +393,18 @@ class MTSAC(MultiTaskAlgorithm):
         module: nn.Module,
         balancer: Balancer,
         batch: Sequence[Tensor],
-        present: Tensor | None = None,
+        tasks: Tensor | None = None,
     ) -> TaskObjective:
         parameters, grouped = self._balanced[module]
+        present, task_of_group = tasks, None
+        if tasks is not None and tasks.dtype != torch.bool:
+            present, task_of_group = torch.zeros(self.num_tasks, dtype=torch.bool).index_fill(0, tasks, True), tasks
         return TaskObjective(
             losses,
             parameters,
             batch,
             present=present,
+            task_of_group=task_of_group,
             grouped=grouped,
             layerwise=self._layerwise(module, balancer),
             scratch=self._scratch,
@@ -418,10 +429,13 @@ class MTSAC(MultiTaskAlgorithm):
         return norm
 
     def _task_gradient_norms(self, name: str) -> Tensor:
-        """Norms ``[K]`` of the task gradients of the latest update's ``critic`` or ``actor`` loss, computed again."""
-        batch = dict(self.guard.seen)
-        present = torch.zeros(self.num_tasks, dtype=torch.bool)
-        present[batch["task"].cpu()] = True
+        """Norms of the gradients of the latest update's ``critic`` or ``actor`` loss, computed again.
+
+        :return: of the tasks ``[K]``, or of the groups of the batch where a task may have several
+        """
+        batch, present = dict(self.guard.seen), None
+        if not self.critic_balancer.repeats_tasks:
+            present = torch.zeros(self.num_tasks, dtype=torch.bool).index_fill(0, batch["task"].cpu(), True)
         if name == "critic":
             inputs = (batch["states"], batch["actions"], batch["target"], batch["task"])
             objective = self._objective(self._critic_losses, self.critic, self.critic_balancer, inputs, present)

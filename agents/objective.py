@@ -34,6 +34,8 @@ class TaskObjective:
     :param batch: tensors with the tasks as first dimension: all K of them, or those that are present
     :param present: tasks that the batch is of, boolean ``[K]`` on the host, None for all. To a balancer the others have
         NaN for a loss and zero for a gradient
+    :param task_of_group: task of each group ``[G]`` on the host, where a task may have several: its loss is their mean,
+        and there are no task gradients; `present` must agree
     :param grouped: whether the loss function takes grouped parameters: `takes_grouped_parameters` of its network
     :param layerwise: keep the task gradients as factors of the layers, never as a ``[K, P]`` Jacobian; needs `grouped`
     :param scratch: memory that such an objective may use, and leaves to the next
@@ -51,6 +53,7 @@ class TaskObjective:
         batch: Sequence[Tensor],
         *,
         present: Tensor | None = None,
+        task_of_group: Tensor | None = None,
         grouped: bool = False,
         layerwise: bool = False,
         scratch: Scratch | None = None,
@@ -60,7 +63,7 @@ class TaskObjective:
         learning_rate: float | None = None,
         task_names: Sequence[str] = (),
     ) -> None:
-        self.loss_function = loss_function
+        self.loss_function = loss_function if task_of_group is None else _TaskMeans(loss_function, task_of_group)
         self.parameters = dict(parameters)
         self.batch = tuple(batch)
         self.present = present
@@ -205,3 +208,22 @@ class TaskObjective:
     def _one_task(self, parameters: Parameters, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         losses, metrics = self.loss_function(parameters, *batch)
         return losses.squeeze(0), {name: value.detach().squeeze(0) for name, value in metrics.items()}
+
+
+class _TaskMeans:
+    """A loss function of groups as one of the tasks that they are of: means over the groups of a task.
+
+    :param task_of_group: ``[G]``, on the host
+    """
+
+    def __init__(self, loss_function: LossFunction, task_of_group: Tensor) -> None:
+        self.loss_function = loss_function
+        _, self.place, self.count = task_of_group.unique(return_inverse=True, return_counts=True)
+
+    def __call__(self, parameters: Parameters, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        losses, metrics = self.loss_function(parameters, *batch)
+        return self._means(losses), {name: self._means(values) for name, values in metrics.items()}
+
+    def _means(self, values: Tensor) -> Tensor:
+        sums = values.new_zeros(len(self.count)).index_add(0, self.place.to(values.device), values)
+        return sums / self.count.to(values)

@@ -114,7 +114,8 @@ class TaskReplayBuffer:
         """Draw ``B = batch_size / K`` transitions of every task, independently and with replacement.
 
         :param batch_size: transitions over all tasks
-        :param tasks: tasks to draw, boolean ``[K]`` on the host; None for all. B stays as it is
+        :param tasks: tasks to draw, boolean ``[K]`` on the host, or the task of each group ``[G]``; None for all K, in
+            order. B stays as it is
         :raises ConfigurationError: if it is not a multiple of K, or if a task has no transition yet
         """
         samples = samples_per_task(batch_size, self.num_tasks)

@@ -145,8 +145,12 @@ class Contest:
         return update
 
     def _balancer(self, name: str) -> Balancer:
-        options = {"static": {"weights": [1.0] * self.num_tasks}}.get(name, {})
-        return make_balancer(name, num_tasks=self.num_tasks, **options)
+        ones = [1.0] * self.num_tasks
+        given: dict[str, dict[str, Any]] = {
+            "static": {"weights": ones},
+            "schedule": {"times": [0.0], "weights": [ones]},
+        }
+        return make_balancer(name, num_tasks=self.num_tasks, **given.get(name, {}))
 
     def memory(self, name: str) -> float:
         """Megabytes of tensors at the peak of one update."""

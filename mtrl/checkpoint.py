@@ -227,6 +227,10 @@ class CheckpointStore:
         self.prune()
         return self.latest
 
+    def remove(self, path: Path) -> None:
+        """Remove one of the checkpoints so that none of it is ever seen half."""
+        _remove(path)
+
     def prune(self) -> None:
         """Remove all but the newest and the best."""
         whole = list(self._readable())

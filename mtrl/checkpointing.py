@@ -10,6 +10,7 @@ from mtrl.callbacks import Every
 from mtrl.checkpoint import Checkpoint, CheckpointStore, Snapshot
 from mtrl.config import CheckpointConfig
 from mtrl.console import say
+from mtrl.errors import RunPaused
 from mtrl.pause import LearningRun
 from mtrl.signals import StopRequest
 
@@ -30,6 +31,7 @@ class Checkpointer(BaseCallback):
     :param settings: when
     :param total_env_steps: where training ends
     :param stop: may ask for a last checkpoint
+    :param pause_at: env_steps from which on the run pauses, at the next exact moment; None for never
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class Checkpointer(BaseCallback):
         settings: CheckpointConfig,
         total_env_steps: int,
         stop: StopRequest,
+        pause_at: int | None = None,
     ) -> None:
         super().__init__()
-        self.run, self.store, self.stop = run, store, stop
+        self.run, self.store, self.stop, self.pause_at = run, store, stop, pause_at
         self.clock = Every(settings.every_env_steps or max(total_env_steps // CHECKPOINTS, 1))
         self.least_seconds = LEAST_SECONDS if settings.every_env_steps is None else 0.0
         self.patience = min(run.env.horizon, PATIENCE) if settings.exact else 0
@@ -70,10 +73,13 @@ class Checkpointer(BaseCallback):
         if self.stop.due() is not None:
             self.save(wait=True)
             self.stop.check()
+        pausing = self.pause_at is not None and self.model.num_timesteps >= self.pause_at
         self._wanted |= self.clock(self.model.num_timesteps)
-        if self._wanted and self._writing is None and time.monotonic() >= self._not_before:
+        if pausing or (self._wanted and self._writing is None and time.monotonic() >= self._not_before):
             if self.run.env.restorable or self._waited >= self.patience:
-                self.save()
+                self.save(wait=pausing)
+                if pausing:
+                    raise RunPaused(self.model.num_timesteps)
             else:
                 self._waited += 1
 

@@ -1,11 +1,11 @@
-"""``mtrl``: what can be chosen, how good a trained agent is, and which method is better."""
+"""``mtrl``: what can be chosen, how good an agent is, which method is better, which weights are; many runs at once."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtrl.errors import ConfigError
 from mtrl.launch import guarded
@@ -61,7 +61,62 @@ def _parser() -> argparse.ArgumentParser:
     comparison.add_argument("--worst", type=int, metavar="K", help="worst tasks of a run (default: a fifth of them)")
     comparison.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     comparison.set_defaults(command=_compare)
+    _add_tune(commands, common)
     return parser
+
+
+def _add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
+    settings = argparse.ArgumentParser(add_help=False)
+    settings.add_argument(
+        "overrides", nargs="*", metavar="SETTING=VALUE", help="as train.py takes them: env=mt10 seed=3"
+    )
+    place = settings.add_argument_group("where it runs (Ray, the extra `tune`)")
+    place.add_argument("--workers", type=int, help="runs at a time on this machine (default: one per core)")
+    place.add_argument("--cpus", type=float, default=1.0, help="cores of a run (default: 1)")
+    place.add_argument("--gpus", type=float, default=0.0, help="GPUs of a run; 0.25 lets four share one (default: 0)")
+    place.add_argument("--address", help="of a running Ray cluster, or auto (default: start Ray here)")
+
+    search = commands.add_parser(
+        "tune", parents=[common, settings], help="search task weights with a population of runs"
+    )
+    search.add_argument("--out", type=Path, default=Path("tune"), help="folder of the search (default: tune)")
+    search.add_argument("--resume", action="store_true", help="go on with the search in --out")
+    search.add_argument("--takeover", action="store_true", help="go on where the owner, on another host, is dead")
+    search.add_argument("--population", type=int, default=8, help="members (default: 8)")
+    search.add_argument("--algorithm", choices=("pbt", "pb2", "random"), default="pbt", help="default: pbt")
+    search.add_argument("--intervals", type=int, default=10, help="between which members are copied (default: 10)")
+    search.add_argument(
+        "--metric", choices=("mean_success", "worst_success", "mean_return"), default="mean_success",
+        help="of training episodes, ties broken by the worst task (default: mean_success)",
+    )  # fmt: skip
+    search.add_argument("--quantile", type=float, default=0.25, help="share that is replaced (default: 0.25)")
+    search.add_argument(
+        "--floor", type=float, default=0.05, help="least weight of a task, 1 being equal (default: 0.05)"
+    )
+    search.add_argument(
+        "--weights-on", choices=("loss", "sampling"), default="loss",
+        help="weigh the losses, or sample tasks in proportion (default: loss)",
+    )  # fmt: skip
+    search.add_argument("--also", nargs="+", default=[], metavar="SETTING", help="learning_rate, target_entropy")
+    search.add_argument(
+        "--baselines", nargs="+", default=[], metavar="BALANCER", help="trained for N seeds each afterwards"
+    )
+    search.set_defaults(command=_tune)
+
+    grid = commands.add_parser("sweep", parents=[common, settings], help="runs of every combination: seed=1,2,3")
+    grid.set_defaults(command=_sweep)
+
+
+def _tune(options: argparse.Namespace) -> None:
+    from mtrl.tune.commands import tune
+
+    tune(options)
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from mtrl.tune.commands import sweep
+
+    sweep(options)
 
 
 def _run(options: argparse.Namespace) -> None:

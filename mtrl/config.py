@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from agents.balancers import list_balancers, make_balancer
@@ -14,6 +14,7 @@ from agents.normalize import REWARD_SCALES
 from agents.policies import LOG_STD_RANGES
 from envs import list_suites, make_suite
 from mtrl.errors import ConfigError, nearest
+from mtrl.schedule import WeightSchedule, read_schedule
 from mtrl.schema import Amount, Choice, Count, Fraction, NotNegative, Positive, Range, parse
 
 if TYPE_CHECKING:
@@ -220,6 +221,8 @@ class RunConfig:
 
     :param seed: fixes the environments, the agent and its exploration
     :param total_env_steps: transitions over all tasks; None is ``env.steps_per_task`` for each
+    :param schedule: file of task weights over the budget, as ``mtrl tune`` writes it, for ``balancer=schedule``; its
+        numbers become the balancer's options
     :param device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``
     :param threads: threads of the learning process; None chooses from the machine's cores
     :param run_dir: the run's folder; None names it by the content of the config, inside `runs_dir`
@@ -237,6 +240,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     seed: Amount = 1
     total_env_steps: Count | None = None
+    schedule: str | None = None
     device: str = "auto"
     threads: Count | None = None
     run_dir: str | None = None
@@ -252,6 +256,8 @@ class RunConfig:
         :raises ConfigError: one sentence that names the setting, its value and what would be right
         """
         config = parse(cls, values)
+        if config.schedule is not None:
+            config = config.with_schedule(read_schedule(config.schedule))
         _check_name("env.suite", config.env.suite, list_suites())
         _check_name("network.name", config.network.name, NETWORKS)
         for name in filter(None, (config.balancer.name, config.balancer.actor)):
@@ -271,6 +277,21 @@ class RunConfig:
             )
         return config
 
+    def with_schedule(self, schedule: WeightSchedule) -> "RunConfig":
+        """The config with these weights over the budget, which it then holds itself: no file is needed any more.
+
+        :raises ConfigError: if its balancer takes none
+        """
+        words = self.balancer.name.replace(":", "+").split("+")
+        if "schedule" not in words:
+            raise ConfigError(f"schedule needs balancer=schedule, found balancer={self.balancer.name}.")
+        own = {"times": list(schedule.times), "weights": [list(row) for row in schedule.weights]}
+        before = self.balancer.options
+        options = (
+            {**before, **own} if len(words) == 1 else {**before, "schedule": {**before.get("schedule", {}), **own}}
+        )
+        return replace(self, schedule=None, balancer=replace(self.balancer, options=options))
+
     def to_dict(self) -> dict[str, Any]:
         """The config as a plain dict: ``RunConfig.from_dict(config.to_dict()) == config``."""
         return _plain(dataclasses.asdict(self))
@@ -280,6 +301,7 @@ class RunConfig:
         values = self.to_dict()
         for key in ("tracking", "checkpoint", "threads", "run_dir", "runs_dir", "max_wall_time", "takeover", "debug"):
             del values[key]
+        del values["schedule"]  # what it says is in the balancer's options
         for group in ("env", "evaluation"):
             del values[group]["workers"]
         del values["env"]["fast"]

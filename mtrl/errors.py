@@ -34,6 +34,13 @@ class RunStopped(KeyboardInterrupt):
         self.code = code
 
 
+class RunPaused(RunStopped):
+    """A run that has come to the env step at which it was to wait for a decision; its checkpoint is written."""
+
+    def __init__(self, env_steps: int) -> None:
+        super().__init__(f"Paused at env step {env_steps:,}", RESUMABLE)
+
+
 class MissingExtra(ConfigError):
     """An optional part that is not installed; the sentence says how to install it."""
 

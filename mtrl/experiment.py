@@ -47,14 +47,17 @@ class Result:
         return float(self.table.loc["mean", "success"])
 
 
-def run(config: RunConfig) -> Result:
+def run(config: RunConfig, pause_at: int | None = None) -> Result:
     """Train and evaluate one agent: start, or go on from the newest checkpoint. What is finished is not run again.
 
+    :param pause_at: env_steps after which the run pauses with a checkpoint, at the next exact moment; with a budget
+        that ends before, it finishes
     :raises ConfigError: for a setting that cannot work, before anything is written
     :raises SuiteError: for tasks that do not exist
     :raises EnvironmentFault: when simulations fail more often than allowed; what was measured is in the run's folder
     :raises NonFiniteUpdate: when updates keep meeting numbers that are not finite; so is the offending batch
     :raises RunStopped: when a signal or the wall time ended it; the same config goes on
+    :raises RunPaused: when it has come to `pause_at`
     """
     folder = RunFolder.of(config)
     title = f"{config.env.suite}, {config.agent.name}, {config.balancer.name}, seed {config.seed}"
@@ -74,7 +77,8 @@ def run(config: RunConfig) -> Result:
             agent = make_agent(config, env)
             runtime = {**agent.runtime, "simulating_workers": env.workers}
             folder.update(protocol=protocol(config, suite), seeds=config.seeds(), agent=runtime)
-            final, seconds = _learn(config, agent, env, evaluator, folder, _Pausing(store, checkpoint, stop))
+            pausing = _Pausing(store, checkpoint, stop, pause_at)
+            final, seconds = _learn(config, agent, env, evaluator, folder, pausing)
             write_results(final, folder.path)
             folder.close(FINISHED, seconds=seconds, success_rate=final.success_rate)
     print_results(folder.results(), title)
@@ -84,11 +88,12 @@ def run(config: RunConfig) -> Result:
 
 @dataclass(frozen=True)
 class _Pausing:
-    """Where a run is written down, what it goes on from, and who may stop it."""
+    """Where a run is written down, what it goes on from, who may stop it, and when it pauses."""
 
     store: CheckpointStore
     checkpoint: Checkpoint | None
     stop: StopRequest
+    at: int | None
 
 
 def _goes_further(config: RunConfig, folder: RunFolder) -> bool:
@@ -139,7 +144,7 @@ def _learn(
     )
     metrics = MetricsCallback(_clock(config.tracking.every_env_steps, total, _METRIC_LINES), reporter)
     learning = LearningRun(config, agent, env, writer, {"metrics": metrics, "evaluations": evaluations})
-    checkpoints = Checkpointer(learning, pausing.store, config.checkpoint, total, pausing.stop)
+    checkpoints = Checkpointer(learning, pausing.store, config.checkpoint, total, pausing.stop, pausing.at)
     learning.clocks["checkpoints"] = checkpoints
     if pausing.checkpoint is not None and contents is not None:
         learning.restore(pausing.checkpoint, contents)

@@ -72,6 +72,14 @@ class Sweep:
         head, *runs = self._lines()
         return f"Sweep: run {number}{_of(head)} ({run}); {_count(runs)}{_time_left(head, runs)}"
 
+    def describe_run(self, run: str, how: str) -> str:
+        """The line at the end of a run: how it went, what became of all, time left.
+
+        :param how: it went
+        """
+        head, *runs = self._lines()
+        return f"Sweep: {len(runs)}{_of(head)} runs ({run}: {how}); {_count(runs)}{_time_left(head, runs)}"
+
     def describe_end(self) -> str:
         """The line at the end of the sweep, with the names of the runs that failed."""
         head, *runs = self._lines()

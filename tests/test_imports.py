@@ -51,3 +51,14 @@ def test_training_loads_neither_plots_nor_simulators_before_it_needs_them() -> N
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     assert not {"metaworld", "mujoco", "matplotlib.figure", "wandb", "imageio"} & set(done.stdout.split())
+
+
+def test_only_the_search_on_ray_imports_ray() -> None:
+    found = set()
+    for file in [path for package in ("agents", "envs", "mtrl") for path in (ROOT / package).rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] == "ray" for name in names):
+                found.add(str(file.relative_to(ROOT)))
+    assert found == {"mtrl/tune/on_ray.py", "mtrl/tune/bandit.py"}

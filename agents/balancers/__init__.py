@@ -8,6 +8,7 @@ from agents.balancers import (  # noqa: F401  importing a file registers its met
     dwa,
     fairgrad,
     famo,
+    given,
     go4align,
     graddrop,
     gradnorm,

@@ -70,6 +70,7 @@ class Balancer(nn.Module):
     task_buffers: ClassVar[Mapping[str, int]] = {}  # buffers whose first so many dimensions count tasks
     stands_last: ClassVar[bool] = False  # leaves tasks out, so that no gradient method can follow it
     schedules: ClassVar[bool] = False  # picks the tasks of every update: `next_tasks` before it, `group` during it
+    repeats_tasks: ClassVar[bool] = False  # gives a task several groups of a batch: nobody can ask for task gradients
     needs_positive_losses: ClassVar[bool] = False  # cannot balance actor losses, which may be negative
 
     def __init__(self, num_tasks: int, generator: torch.Generator | None = None) -> None:
@@ -101,8 +102,12 @@ class Balancer(nn.Module):
         """
         return self.uses_gradients
 
-    def next_tasks(self) -> Tensor | None:
-        """Tasks whose samples the coming update needs, boolean ``[K]`` on the host; None for all. Schedulers say."""
+    def next_tasks(self, progress: Any = None) -> Tensor | None:
+        """Tasks whose samples the coming update needs, on the host; None for all. Schedulers say.
+
+        :param progress: what is known beyond the losses, as ``tasks.progress`` has it during an update
+        :return: boolean ``[K]``, or the task of each of K groups of samples, where ``repeats_tasks``
+        """
         return None
 
     @property

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from agents.balancers.base import _REGISTRY, Balancer, Tasks, gradient_blocks
-from agents.balancers.scheduling import WithinGroup
+from agents.balancers.scheduling import WithinGroup, refuse_repeated_tasks
 from agents.errors import ConfigurationError
 
 
@@ -46,6 +46,7 @@ class Composition(Balancer):
 
     def __init__(self, num_tasks: int, parts: Sequence[Balancer]) -> None:
         super().__init__(num_tasks)
+        refuse_repeated_tasks(*parts)
         for part in parts[:-1]:
             if part.composes_direction:
                 raise ConfigurationError(f"{type(part).__name__} composes its own direction and can only stand last.")
@@ -69,8 +70,8 @@ class Composition(Balancer):
     def wants_gradients(self, present: Tensor | None = None) -> bool:
         return any(part.wants_gradients(present) for part in self.parts if isinstance(part, Balancer))
 
-    def next_tasks(self) -> Tensor | None:
-        return self._last.next_tasks()
+    def next_tasks(self, progress: Any = None) -> Tensor | None:
+        return self._last.next_tasks(progress)
 
     @property
     def group(self) -> Tensor | None:

@@ -1,12 +1,10 @@
-"""Weights without a memory: unitary, static, random, scale-invariant, geometric mean, temperatures."""
-
-from collections.abc import Sequence
+"""Weights without a memory: unitary, random, scale-invariant, geometric mean, temperatures."""
 
 import torch
 from torch import Tensor
 
 from agents.balancers.base import Balancer, BalancerError, Tasks, register_balancer
-from agents.errors import ConfigurationError, unknown_name
+from agents.errors import unknown_name
 
 
 @register_balancer(
@@ -20,32 +18,6 @@ class Unitary(Balancer):
 
     def forward(self, tasks: Tasks) -> Tensor:
         return torch.ones_like(tasks.losses)
-
-
-@register_balancer(
-    "static", family="loss", cost="O(1)", paper="arXiv 2310.08910", summary="fixed weights, given by you"
-)
-class Static(Balancer):
-    """Fixed weights, put on the scale of a mean: ``K * given / sum(given)`` (Royer et al. 2023, scalarization).
-
-    :param weights: K numbers, not negative, not all zero; only their ratios matter
-    """
-
-    fixed: Tensor
-
-    def __init__(self, num_tasks: int, weights: Sequence[float], generator: torch.Generator | None = None) -> None:
-        super().__init__(num_tasks, generator)
-        given = torch.as_tensor(list(weights), dtype=torch.float32)
-        if len(given) != num_tasks:
-            raise ConfigurationError(f"static needs {num_tasks} weights, one for each task, found {len(given)}.")
-        if not bool(torch.isfinite(given).all()) or bool((given < 0).any()) or not bool(given.sum() > 0):
-            raise ConfigurationError(
-                f"static weights must be finite, not negative and not all zero, found {given.tolist()}."
-            )
-        self.register_buffer("fixed", given * num_tasks / given.sum())
-
-    def forward(self, tasks: Tasks) -> Tensor:
-        return self.fixed.to(tasks.losses)
 
 
 @register_balancer(

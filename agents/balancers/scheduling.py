@@ -45,6 +45,16 @@ class ActiveTasks:
         return getattr(self.tasks, name)
 
 
+def refuse_repeated_tasks(*methods: Balancer) -> None:
+    """:raises ConfigurationError: for a method that gives tasks several groups of the batch, and has to stand alone"""
+    for method in methods:
+        if method.repeats_tasks:
+            raise ConfigurationError(
+                f"{type(method).__name__} with weights_on='sampling' decides what is sampled and has to stand alone: "
+                "choose weights_on='loss' within a composition."
+            )
+
+
 class _WithLosses:
     """Tasks with other losses than their own."""
 
@@ -114,6 +124,7 @@ class WithinGroup(Balancer):
 
     def __init__(self, inner: Balancer, fills_group: bool = True) -> None:
         super().__init__(inner.num_tasks, inner.generator)
+        refuse_repeated_tasks(inner)
         if inner.uses_gradients and not inner.any_tasks:
             kind = type(inner).__name__
             raise ConfigurationError(

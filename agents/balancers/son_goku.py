@@ -1,6 +1,7 @@
 """SON-GOKU: groups of tasks that do not interfere take turns; any balancer works within the group."""
 
 import time
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,7 +99,7 @@ class SonGoku(Balancer):
     def group(self) -> Tensor | None:
         return self._group
 
-    def next_tasks(self) -> Tensor | None:
+    def next_tasks(self, progress: Any = None) -> Tensor | None:
         group = self.groups[self._slot]
         return None if self._refresh_due() or bool(group.all()) else group
 

@@ -8,6 +8,7 @@ import inspect
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from agents.balancers import Balancer, list_balancers
 from agents.balancers.base import BalancerRecord
@@ -16,7 +17,10 @@ FOLDER = Path(__file__).resolve().parent
 BEGIN = "<!-- written by `python -m docs.methods.generate` from the docstrings -->"
 END = "<!-- end of the generated part -->"
 
-_REQUIRED = {"static": {"weights": [1.0, 1.0]}}  # what a method cannot be made without, for two tasks
+_REQUIRED: dict[str, dict[str, Any]] = {  # what a method cannot be made without, for two tasks
+    "static": {"weights": [1.0, 1.0]},
+    "schedule": {"times": [0.0], "weights": [[1.0, 1.0]]},
+}
 _PARAMETER = re.compile(r"^:param (\w+): (.*(?:\n[ ]+.*)*)", re.MULTILINE)
 _SITES = {"arXiv": "https://arxiv.org/abs/", "openreview": "https://openreview.net/forum?id="}
 

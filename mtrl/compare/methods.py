@@ -14,6 +14,8 @@ from mtrl.errors import ConfigError, nearest
 _GROUPS = ("balancer", "agent", "network")  # the settings that make a method; the others make the protocol
 _BALANCER, _NAMES = "balancer.name", ("agent.name", "network.name")
 BASELINE = "unitary"
+_SEARCH = "balancer.options.search"
+_SEARCHED = ("balancer.options.times", "balancer.options.weights", "agent.learning_rate", "agent.target_entropy")
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,9 @@ def _settings(run: Run, also_apart: Collection[str]) -> dict[str, Any]:
     flat = flatten({group: run.config.get(group, {}) for group in _GROUPS})
     protocol = protocol_of(run) if also_apart else {}
     flat |= {field: protocol.get(field) for field in also_apart}
-    return {key: value for key, value in flat.items() if value not in (None, {})}
+    # Members of a search are runs of one method, each with numbers of its own.
+    apart = _SEARCHED if flat.get(_SEARCH) else ()
+    return {key: value for key, value in flat.items() if value not in (None, {}) and key not in apart}
 
 
 def _labels(methods: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -97,7 +97,7 @@ def test_rlw_draws_from_its_own_generator_alone():
 def test_the_list_names_every_method_with_its_family_cost_and_options():
     records = {record.name: record for record in list_balancers()}
     assert {"unitary", "static", "rlw"} <= set(records) and list(records) == sorted(records)
-    assert records["static"].options == {"weights"} and records["unitary"].options == set()
+    assert records["static"].options == {"weights", "weights_on"} and records["unitary"].options == set()
     for record in records.values():
         assert record.family in ("loss", "gradient", "scheduler") and record.cost.startswith(("O(1)", "O(K)"))
         assert record.paper and record.summary and "\n" not in record.summary

@@ -8,11 +8,10 @@ from agents import NonFiniteUpdate, list_balancers
 from agents.guard import DeviceGuard, UpdateGuard
 from agents.metrics import UpdateMetrics
 from agents.objective import TaskObjective
-from tests.agents.balancers.balancer_cases import RECORDED, recorded_run
+from tests.agents.balancers.balancer_cases import GIVEN, RECORDED, recorded_run
 
 HOST, DEVICE = "host", "device"
 BALANCERS = [record.name for record in list_balancers()]
-OPTIONS = {"static": {"weights": [1, 2, 3, 4]}}
 COMPOSED = ["igb_v1+cagrad", "famo+pcgrad", "rlw+gradnorm", "dwa+moco", "son_goku:pcgrad"]
 # Draws from its generator before it is known whether the update counts: harmless, but no longer the same sequence.
 DRAWS_ANYWAY = {"rlw"}
@@ -24,8 +23,8 @@ def guarded(small_agent):
 
     def make(kind=HOST, **options):
         name = options.get("balancer", "unitary")
-        if name in OPTIONS:
-            options["balancer_kwargs"] = OPTIONS[name]
+        if name in GIVEN:
+            options["balancer_kwargs"] = GIVEN[name]
         if name in RECORDED:
             options["balancer_kwargs"] = {"source": recorded_run(4)}
         agent = small_agent(actor_balancer="unitary", **options)

@@ -9,11 +9,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import ConfigurationError, list_balancers
 from agents.replay import TaskReplayBuffer
-from tests.agents.balancers.balancer_cases import recorded_run
+from tests.agents.balancers.balancer_cases import GIVEN, recorded_run
 from tests.agents.brc_settings import BRC
 
 OPTIONS = {
-    "static": {"weights": [1, 2, 3, 4]},
+    **GIVEN,
     "dwa": {"iteration_window": 5},
     "igb_v1": {"base_start": 3, "base_window": 20},
     "nash_mtl": {"update_every": 4},

@@ -19,7 +19,7 @@ from agents import MTSAC, AgentFileError, list_balancers
 from agents.agent_file import read_agent
 from agents.networks import NETWORKS
 from agents.untrusted import UntrustedError, read_archive, read_json, read_tensors
-from tests.agents.balancers.balancer_cases import RECORDED, recorded_run
+from tests.agents.balancers.balancer_cases import GIVEN, RECORDED, recorded_run
 
 PARTS = {"policy", "temperature", "reward_scale", "critic_balancer", "actor_balancer"}
 PARTS |= {"actor_optimizer", "critic_optimizer", "temperature_optimizer"}
@@ -388,7 +388,7 @@ def test_the_agent_of_every_network_is_read_back(small_agent, fingerprint, tmp_p
 
 @pytest.mark.parametrize("balancer", [record.name for record in list_balancers()])
 def test_the_agent_of_every_balancer_is_read_back(small_agent, fingerprint, random_sample, tmp_path, balancer):
-    options = {"static": {"weights": [1, 2, 3, 4]}} | {name: {"source": recorded_run(4)} for name in RECORDED}
+    options = GIVEN | {name: {"source": recorded_run(4)} for name in RECORDED}
     agent = small_agent(balancer=balancer, balancer_kwargs=options.get(balancer, {}), actor_balancer="unitary")
     sample = random_sample(agent)
     agent.update(sample, torch.zeros(2, *sample.actions.shape))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mtrl.cli import main
+from mtrl.cli import _parser, main
+from mtrl.compose import compose_grid
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -31,6 +32,7 @@ COMPOSED_ONLY = {  # the config is composed and printed instead
     "python train.py -m hydra/launcher=submitit_slurm hydra.launcher.partition=cpu hydra.launcher.cpus_per_task=2 "
     "hydra.launcher.timeout_min=600 threads=2 env=mt10 balancer=unitary,famo 'seed=range(10)'": "needs a cluster",
     "python train.py env=mt10 agent=mtsac_regularized total_env_steps=2_000_000": "builds ten simulators",
+    "python train.py env=pointmass balancer=schedule schedule=tune/first/schedule.json seed=7": "needs a search",
     # MT10 is run once, by the command that spells out its parts; these differ from it in the balancer.
     "python train.py env=mt10 balancer=famo": "builds ten simulators",
     "python train.py env=mt10 balancer=cagrad balancer.options.c=0.4": "builds ten simulators",
@@ -141,6 +143,14 @@ def run_dir(tmp_path_factory):
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return folder / "run"
+
+
+@pytest.mark.parametrize("command", of_kind("mtrl tune", "mtrl sweep"))
+def test_commands_that_start_ray_are_understood(command):
+    """They run in tests/mtrl/test_mtrl_tune_command.py, on settings of their own: each start of Ray takes seconds."""
+    options = _parser().parse_args(shlex.split(command)[1:])
+    if options.overrides:
+        assert compose_grid(options.overrides)
 
 
 @pytest.mark.parametrize("command", of_kind("mtrl list"))

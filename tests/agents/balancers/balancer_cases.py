@@ -49,6 +49,10 @@ def progress_of(successes, returns=None, *, episodes=0.0, budget_used=0.0, rando
     )
 
 
+GIVEN = {  # what the methods of given weights need, for four tasks
+    "static": {"weights": [1, 2, 3, 4]},
+    "schedule": {"times": [0, 0.5], "weights": [[1, 2, 3, 4], [4, 3, 2, 1]]},
+}
 RECORDED = ("igb_rl_frozen", "igb_rl_permuted")  # the controls that need a run of `igb_rl`
 
 

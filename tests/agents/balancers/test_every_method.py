@@ -14,6 +14,11 @@ TRAITS = {
     "static": Traits(
         options={"weights": lambda num_tasks: [2.0] + [1.0] * (num_tasks - 1)}, equivariant=False, convex=True
     ),
+    "schedule": Traits(
+        options={"times": [0.0], "weights": lambda num_tasks: [[2.0] + [1.0] * (num_tasks - 1)]},
+        equivariant=False,
+        convex=True,
+    ),
     "rlw": Traits(equivariant=False, convex=True),
     "uncertainty": Traits(degree=1.0),
     "dwa": Traits(options={"iteration_window": 1}, convex=True),

@@ -68,6 +68,7 @@ def test_every_method_takes_part_in_the_toy():
         "igb_rl_random",
     }  # nothing to look at: no agent, no episodes
     alone |= {"igb_rl_frozen", "igb_rl_permuted"}  # follow a run of such an agent
+    alone |= {"schedule"}  # there is no budget
     alone |= {"igb_v2"}  # has one memory, for one course and not for all starts at once
     schedulers = {record.name for record in list_balancers() if record.family == "scheduler"}
     registered = {record.name for record in list_balancers()}

@@ -1,0 +1,48 @@
+"""Task weights over the budget as a file: what `mtrl tune` writes and ``balancer=schedule schedule=FILE`` reads.
+
+``{"tasks": ["reach-v3", ...], "steps": [{"budget_used": 0.0, "weights": [1.0, ...]}, ...]}``
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtrl.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class WeightSchedule:
+    """Weights that begin at shares of the budget.
+
+    :param times: shares of the budget, rising from 0, ``[n]``
+    :param weights: ``[n, K]``
+    """
+
+    times: tuple[float, ...]
+    weights: tuple[tuple[float, ...], ...]
+
+
+def read_schedule(path: str | Path) -> WeightSchedule:
+    """The schedule of a file; its numbers are checked by the balancer, which knows K.
+
+    :raises ConfigError: if there is none
+    """
+    try:
+        steps = json.loads(Path(path).read_text(encoding="utf-8"))["steps"]
+        times = tuple(float(step["budget_used"]) for step in steps)
+        weights = tuple(tuple(float(weight) for weight in step["weights"]) for step in steps)
+    except OSError as error:
+        raise ConfigError(f"schedule must be a file that mtrl tune wrote, '{path}': {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"schedule must be a file that mtrl tune wrote, '{path}' is none ({reason}).") from error
+    return WeightSchedule(times, weights)
+
+
+def write_schedule(schedule: WeightSchedule, tasks: Sequence[str], path: Path) -> None:
+    """Write what `read_schedule` reads, with the names of the K tasks for whoever looks at it."""
+    rows = zip(schedule.times, schedule.weights, strict=True)
+    steps: list[dict[str, Any]] = [{"budget_used": time, "weights": list(row)} for time, row in rows]
+    path.write_text(json.dumps({"tasks": list(tasks), "steps": steps}, indent=1) + "\n", encoding="utf-8")

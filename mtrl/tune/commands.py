@@ -1,0 +1,281 @@
+"""``mtrl tune`` and ``mtrl sweep``: from a command line to runs on Ray, with one line of progress after another."""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from mtrl.compose import Composed, compose, compose_grid
+from mtrl.config import RunConfig
+from mtrl.console import say
+from mtrl.errors import FAULT, ConfigError, RunStopped
+from mtrl.lock import RunLock
+from mtrl.run_folder import FINISHED as RUN_FINISHED
+from mtrl.run_folder import RunFolder, safe_name
+from mtrl.sweep import FAILED, FINISHED, SKIPPED, Sweep
+from mtrl.tune.bandit import require_bandit
+from mtrl.tune.evolution import Outcome
+from mtrl.tune.jobs import Job, Runs
+from mtrl.tune.on_ray import Resources, clear, do_all, require_ray
+from mtrl.tune.population import SEARCHED, Book, Settings, read_book
+from mtrl.tune.report import read_finals, write_comparison, write_findings
+from mtrl.tune.search import Search
+
+BASELINES = "baselines"
+
+
+def tune(options: Namespace) -> None:
+    """Search task weights, or go on with a search; then train what it is compared with, and write what was found."""
+    require_ray()
+    folder = options.out.resolve()
+    if not options.resume:
+        settings = _settings(options)
+        folder.mkdir(parents=True, exist_ok=True)
+    elif options.overrides:
+        raise ConfigError(
+            f"A search goes on with the settings it has, found {' '.join(options.overrides)} beside --resume."
+        )
+    else:
+        settings = read_book(folder).settings
+    lock = RunLock(folder, options.takeover)
+    try:
+        _search(options, folder, settings)
+    finally:
+        lock.release()
+
+
+def _search(options: Namespace, folder: Path, settings: Settings) -> None:
+    progress = _Progress()
+    if options.resume:
+        search = Search.resume(folder, progress.generation)
+    else:
+        search = Search.begin(folder, settings, progress.generation)
+    resources, scratch = _resources(options), folder / "ray"
+    try:
+        do_all(search, resources, scratch)
+    except RunStopped:
+        say(f"mtrl tune --resume --out {options.out} goes on.")
+        raise
+    names = [*write_findings(search), *_compare(search, resources, scratch, progress)]
+    say(f"Best: member {search.best}. Written to {options.out}: {', '.join(names)}")
+
+
+def _settings(options: Namespace) -> Settings:
+    config = compose(options.overrides)
+    suite = config.make_suite()
+    agent, also = config.agent, tuple(dict.fromkeys(options.also))
+    if "target_entropy" in also and agent.target_entropy == "auto":
+        agent = dataclasses.replace(agent, target_entropy=-float(suite.action_space.shape[0]))
+        config = dataclasses.replace(config, agent=agent)
+    _check(options, config.budget(suite.num_tasks))
+    _check_config(config, options.baselines)
+    if options.algorithm == "pb2":
+        require_bandit()
+    return Settings(
+        config=config.to_dict(),
+        tasks=tuple(suite.task_names),
+        total_env_steps=config.budget(suite.num_tasks),
+        population=options.population,
+        algorithm=options.algorithm,
+        metric=options.metric,
+        intervals=options.intervals,
+        quantile=options.quantile,
+        floor=options.floor,
+        weights_on=options.weights_on,
+        also=also,
+        baselines=tuple(dict.fromkeys(options.baselines)),
+    )
+
+
+def _check(options: Namespace, budget: int) -> None:
+    """:raises ConfigError: for a number that no search can have"""
+    if options.population < 2:
+        raise ConfigError(f"--population must be at least 2, found {options.population}.")
+    if not 1 <= options.intervals <= budget:
+        raise ConfigError(
+            f"--intervals must be from 1 to the {budget:,} env steps of a member, found {options.intervals}."
+        )
+    if not 0 < options.quantile <= 0.5:
+        raise ConfigError(f"--quantile must be above 0 and at most 0.5, found {options.quantile:g}.")
+    if not 0 <= options.floor < 1:
+        raise ConfigError(f"--floor must be from 0 to below 1, found {options.floor:g}.")
+    unknown = [name for name in options.also if name not in SEARCHED]
+    if unknown:
+        raise ConfigError(f"--also takes {' and '.join(SEARCHED)}, found {unknown[0]!r}.")
+
+
+def _check_config(config: RunConfig, baselines: Sequence[str]) -> None:
+    """:raises ConfigError: for what a search gives its members itself, and for a baseline that cannot be made"""
+    if config.run_dir is not None:
+        raise ConfigError(f"run_dir is given to members by the search, found {config.run_dir}: choose --out instead.")
+    if config.balancer.name != "unitary":
+        raise ConfigError(
+            f"Members get their weights from the search, found balancer={config.balancer.name}: "
+            "leave it out, or make it one of --baselines."
+        )
+    for name in baselines:
+        RunConfig.from_dict({**config.to_dict(), "balancer": {"name": name}}).make_suite()
+
+
+def _compare(search: Search, resources: Resources, scratch: Path, progress: "_Progress") -> list[str]:
+    """Train the baselines, and write the comparison; without baselines, of the population alone."""
+    book, outcomes = search.book, {}
+    configs = {name: _baseline_configs(book.settings, name, search.folder) for name in book.settings.baselines}
+    jobs = [
+        Job(
+            f"{name} seed={config.seed}",
+            config.to_dict(),
+            book.settings.metric,
+            None,
+            _log(search.folder, name, config),
+        )
+        for name, group in configs.items()
+        for config in group
+    ]
+
+    def told(job: Job, outcome: Outcome) -> None:
+        outcomes[job.name] = outcome
+        progress.run(job, outcome, len(outcomes), len(jobs))
+
+    do_all(Runs(jobs, told), resources, scratch)
+    last = book.generations[-1].outcomes
+    assert last is not None
+    members = [search.config(member) for member in range(book.settings.population)]
+    finals = {f"{book.settings.algorithm}": read_finals(members, last)}
+    for name, group in configs.items():
+        finals[name] = read_finals(group, [outcomes[f"{name} seed={config.seed}"] for config in group])
+    return write_comparison(finals, book, search.folder)
+
+
+def _baseline_configs(settings: Settings, balancer: str, folder: Path) -> list[RunConfig]:
+    """N seeds of a method, with the budget and all other settings of the members."""
+    place = folder / BASELINES
+    return [
+        RunConfig.from_dict(
+            {
+                **settings.config,
+                "balancer": {"name": balancer},
+                "seed": seed,
+                "run_dir": str(place / f"{safe_name(balancer)}-seed{seed}"),
+            }
+        )
+        for seed in range(settings.seed, settings.seed + settings.population)
+    ]
+
+
+def _log(folder: Path, name: str, config: RunConfig) -> str:
+    return str(folder / "logs" / f"{safe_name(name)}-seed{config.seed}.txt")
+
+
+def _resources(options: Namespace) -> Resources:
+    return Resources(options.workers, options.cpus, options.gpus, options.address)
+
+
+class _Progress:
+    """Says how far a search is."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.heard = 0
+
+    def generation(self, book: Book) -> None:
+        """A generation has ended."""
+        self.heard += 1
+        intervals = book.settings.intervals
+        ended = [generation for generation in book.generations if generation.outcomes is not None]
+        outcomes = ended[-1].outcomes
+        assert outcomes is not None
+        best = max(range(len(outcomes)), key=[outcome.rank for outcome in outcomes].__getitem__)
+        copies = sum(member.parent is not None for member in book.generations[-1].members) if not book.finished else 0
+        faults = sum(outcome.fault is not None for outcome in outcomes)
+        left = (time.monotonic() - self.began) / self.heard * (intervals - len(ended)) / 60
+        say(
+            f"Generation {len(ended)} of {intervals}: best member {best}, "
+            f"{book.settings.metric} {_number(outcomes[best].metric)} "
+            f"(worst task {_number(outcomes[best].worst)}); {copies} replaced"
+            + (f", {faults} of them for a fault" if faults else "")
+            + (f"; about {left:.1f} min left" if len(ended) < intervals else "")
+        )
+        for member, outcome in enumerate(outcomes):
+            if outcome.fault is not None:
+                say(f"Member {member} {outcome.fault}")
+
+    def run(self, job: Job, outcome: Outcome, count: int, total: int) -> None:
+        """A run of a baseline has ended."""
+        what = outcome.fault or f"{_number(outcome.metric)} by its training episodes"
+        say(f"Baselines: {count} of {total} ({job.name}): {what}")
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"
+
+
+def sweep(options: Namespace) -> None:
+    """Train every combination of the settings; what is finished is skipped, what is not goes on."""
+    require_ray()
+    points = compose_grid(options.overrides)
+    configs = [point.config for point in points]
+    folders = {str(RunFolder.of(config).path) for config in configs}
+    if len(folders) < len(points):
+        raise ConfigError("Runs of a sweep need a folder each: leave run_dir out.")
+    runs_dir = Path(configs[0].runs_dir).resolve()
+    journal = Sweep.begin(runs_dir, options.overrides)
+    open_points = _skip_finished(points, journal)
+    by_name = {point.overrides: point for point in open_points}
+
+    def told(job: Job, outcome: Outcome) -> None:
+        journal.note(job.name, FAILED if outcome.fault else FINISHED, FAULT if outcome.fault else 0)
+        say(journal.describe_run(job.name, outcome.fault or _success(by_name[job.name].config)))
+
+    try:
+        do_all(Runs(_jobs(open_points, runs_dir), told), _resources(options), _scratch(runs_dir))
+    finally:
+        say(journal.describe_end())
+        code = journal.end()
+    if code:
+        sys.exit(code)
+
+
+def _skip_finished(points: Sequence[Composed], journal: Sweep) -> list[Composed]:
+    left = []
+    for point in points:
+        if RunFolder.of(point.config).status == RUN_FINISHED:
+            journal.note(point.overrides, SKIPPED)
+        else:
+            left.append(point)
+    if len(left) < len(points):
+        say(f"Sweep: {len(points) - len(left)} of {len(points)} runs are finished already.")
+    return left
+
+
+def _jobs(points: Sequence[Composed], runs_dir: Path) -> list[Job]:
+    return [
+        Job(
+            name=point.overrides,
+            # In full: a process elsewhere may have another working directory.
+            config={**point.config.to_dict(), "run_dir": str(RunFolder.of(point.config).path.resolve())},
+            metric="mean_success",
+            pause_at=None,
+            log=str(runs_dir / ".logs" / f"{RunFolder.of(point.config).path.name}.txt"),
+        )
+        for point in points
+    ]
+
+
+def _scratch(runs_dir: Path) -> Path:
+    """A folder for Ray's own files; those of sweeps that were killed are removed."""
+    for left in runs_dir.glob(".ray-*"):
+        if not psutil.pid_exists(int(left.name.rpartition("-")[2])):
+            clear(left)
+    return runs_dir / f".ray-{os.getpid()}"
+
+
+def _success(config: RunConfig) -> str:
+    record = json.loads((RunFolder.of(config).path / "run.json").read_text(encoding="utf-8"))
+    return f"success {record['success_rate']:.2f}"

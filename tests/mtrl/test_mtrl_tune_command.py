@@ -1,0 +1,107 @@
+"""``mtrl tune`` from the shell: what it refuses, and one search on a local Ray that leaves nothing behind."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mtrl.cli import main
+from mtrl.errors import MissingExtra
+from mtrl.tune.population import read_book
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = tuple(f"point-{task}" for task in range(4))
+
+
+def test_without_ray_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mtrl.tune.on_ray import require_ray
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'mtrl-toolkit\[tune\]'"):
+        require_ray()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["balancer=famo"], "Members get their weights from the search, found balancer=famo: "),
+        (["run_dir=x"], "run_dir is given to members by the search"),
+        (["seed=1,2"], "takes one value here"),
+        (["--population", "1"], "--population must be at least 2, found 1."),
+        (["--intervals", "0"], "--intervals must be from 1 to the 20,000 env steps of a member, found 0."),
+        (["--quantile", "0.6"], "--quantile must be above 0 and at most 0.5, found 0.6."),
+        (["--floor", "1"], "--floor must be from 0 to below 1, found 1."),
+        (["--also", "tau"], "--also takes learning_rate and target_entropy, found 'tau'."),
+        (["--baselines", "fam"], "did you mean 'famo'?"),
+    ],
+)
+def test_what_no_search_can_be_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    given = [argument for argument in arguments if "=" in argument]
+    options = arguments[len(given) :]
+    assert main(["tune", "env=pointmass", *given, "--out", str(tmp_path / "search"), *options]) == 2
+    assert sentence in capsys.readouterr().err and not (tmp_path / "search").exists()
+
+
+SMALL = [
+    "env=pointmass",
+    "env.horizon=10",
+    "agent.warmup_steps_per_task=10",
+    "agent.samples_per_task=4",
+    "network.hidden_sizes=[8]",
+    "evaluation.final_episodes=2",
+    "evaluation.every_env_steps=10000",
+    "evaluation.workers=0",
+    "tracking.tensorboard=false",
+    "tracking.plots=false",
+    "total_env_steps=400",
+]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "mtrl.cli", *arguments]
+
+
+@pytest.fixture
+def clean_machine() -> Iterator[None]:
+    """No shared memory and no folder of Ray's may be left behind."""
+    places = [Path("/dev/shm"), Path("/tmp")]
+
+    def seen() -> set[str]:
+        return {str(path) for place in places if place.is_dir() for path in place.glob("*ray*")} | {
+            str(path) for path in places[0].glob("plasma*")
+        }
+
+    before = seen()
+    yield
+    assert seen() <= before
+
+
+@pytest.mark.slow
+def test_a_search_of_two_intervals_on_a_local_ray(tmp_path: Path, clean_machine: None) -> None:
+    from mtrl.compare.methods import group_methods
+    from mtrl.compare.runs import read_runs
+
+    out = tmp_path / "search"
+    options = ["--population", "4", "--intervals", "2", "--metric", "mean_return", "--workers", "2", "--out", str(out)]
+    done = subprocess.run(command("tune", *SMALL, *options), cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Generation 2 of 2: best member" in done.stdout
+    book = read_book(out)
+    copies = {number: now.parent for number, now in enumerate(book.generations[1].members) if now.parent is not None}
+    assert len(copies) == 1  # a quarter of four
+    runs, left_out = read_runs([out / "members"])
+    assert left_out == [] and [one.finished for one in runs] == [True] * 4
+    (method,) = group_methods(runs)
+    assert method.label == "schedule" and method.seeds == (1, 2, 3, 4)
+    child, parent = next(iter(copies.items()))
+    schedule = json.loads((out / "schedule.json").read_text())
+    assert schedule["tasks"] == list(TASKS)
+    assert book.schedule(child).weights[0] == book.schedule(parent).weights[0]
+    for name in ("agent.zip", "population.png", "comparison.md"):
+        assert (out / name).is_file()
+    assert not (out / "ray").exists()
