@@ -25,26 +25,29 @@ class GradientMemory(nn.Module):
         self.register_buffer("clocks", torch.zeros(num_tasks))
 
     @torch.no_grad()
-    def blend(self, balancer: Balancer, tasks: Tasks, share: float | Tensor, scale: Tensor | None = None) -> Tensor:
+    def blend(self, tasks: Tasks, norms: Tensor, share: float | Tensor, scale: Tensor | None = None) -> Tensor:
         """Move the memory towards the task gradients by a share of the way, from zero at the start; returns it.
 
-        The memory is the only ``[K, P]`` numbers there are: the gradients come block by block.
+        The memory is the only ``[K, P]`` numbers there are: the gradients come block by block. It is too large to be
+        kept aside, so that nothing may enter it that is not finite: the norms are known first.
 
+        :param norms: what `gradient_norms` has found fit to be used ``[K]``
         :param share: one for all, or one for every task ``[K]``
         :param scale: factor of every task's gradient ``[K]``
-        :raises BalancerError: for a gradient that is not finite
         """
         if self.rows.shape[-1] == 0:
             shapes = [rows.shape for _, rows in gradient_blocks(tasks)]
             self.rows = self.rows.new_zeros(*shapes[0][:-1], sum(shape[-1] for shape in shapes))
         weight = share.to(self.rows).unsqueeze(-1) if isinstance(share, Tensor) else share
-        norms = torch.zeros_like(tasks.losses)
+        # On the host the norms were refused. An accelerator says so only later, and until then masks what it met.
+        masked = norms.device.type != "cpu"
+        usable = norms.isfinite().all()
         for columns, rows in gradient_blocks(tasks):
-            norms = norms.hypot(torch.linalg.vector_norm(rows, dim=-1))
-            target = rows if scale is None else rows * scale.unsqueeze(-1)
-            self.rows[..., columns].lerp_(target.to(self.rows), weight)
-        refuse_gradients(balancer, tasks, norms)
-        return self.rows.to(tasks.losses)
+            before = self.rows[..., columns]
+            target = (rows if scale is None else rows * scale.unsqueeze(-1)).to(self.rows)
+            before.lerp_(torch.where(usable, target, before) if masked else target, weight)
+        rows = torch.where(usable, self.rows, torch.nan) if masked else self.rows
+        return rows.to(tasks.losses)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = state_dict.get(f"{prefix}rows")

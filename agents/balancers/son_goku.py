@@ -7,7 +7,7 @@ from torch import Tensor
 
 from agents.balancers.base import Balancer, Tasks, register_balancer
 from agents.balancers.coloring import ThresholdSchedule, interference, over_pairs, schedule_groups
-from agents.balancers.gradient_memory import GradientMemory
+from agents.balancers.gradient_memory import GradientMemory, gradient_norms
 from agents.balancers.losses import Unitary
 from agents.balancers.options import require_whole
 from agents.balancers.scheduling import WithinGroup
@@ -166,7 +166,7 @@ class SonGoku(Balancer):
         return self._group
 
     def _refresh(self, tasks: Tasks) -> None:
-        smooth = self.memory.blend(self, tasks, 1 - self.beta)
+        smooth = self.memory.blend(tasks, gradient_norms(self, tasks), 1 - self.beta)
         gramian = (smooth @ smooth.mT).to("cpu").to(torch.float64)
         threshold = self.threshold(self._updates)
         self.groups = schedule_groups(gramian, threshold, self.f_min)
