@@ -13,6 +13,7 @@ class GradientMemory(nn.Module):
 
     :param num_tasks: K
     :ivar clocks: updates of every task ``[K]``, for averages whose step depends on time; the method counts
+    :ivar num_parameters: P, where the agent has said it: then a state of another size is refused
     """
 
     task_buffers: ClassVar[dict[str, int]] = {"rows": 1, "clocks": 1}
@@ -23,6 +24,7 @@ class GradientMemory(nn.Module):
         super().__init__()
         self.register_buffer("rows", torch.zeros(num_tasks, 0))
         self.register_buffer("clocks", torch.zeros(num_tasks))
+        self.num_parameters: int | None = None
 
     @torch.no_grad()
     def blend(self, tasks: Tasks, norms: Tensor, share: float | Tensor, scale: Tensor | None = None) -> Tensor:
@@ -49,11 +51,42 @@ class GradientMemory(nn.Module):
         rows = torch.where(usable, self.rows, torch.nan) if masked else self.rows
         return rows.to(tasks.losses)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        clocks = state_dict.get(f"{prefix}clocks")
+        if clocks is not None and bool((clocks < 0).any()):
+            error_msgs.append(f"{prefix}clocks are negative: {clocks.tolist()}")
         saved = state_dict.get(f"{prefix}rows")
         if saved is not None:
+            num_tasks, size = self.rows.shape[-2], self.num_parameters
+            expected = (num_tasks, saved.shape[-1] if size is None and saved.ndim else size)
+            if saved.shape not in ((num_tasks, 0), expected):
+                wanted = f"not that of {num_tasks} gradients in {'any number of' if size is None else size} parameters"
+                error_msgs.append(f"{prefix}rows has shape {list(saved.shape)}, {wanted}")
+                return
             self.rows = self.rows.new_zeros(saved.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+
+def expect_parameters(balancer: nn.Module, num_parameters: int) -> None:
+    """Tell the gradient memories of a balancer how many parameters there are, so that they take no other state.
+
+    :param balancer: any module
+    :param num_parameters: P
+    """
+    for module in balancer.modules():
+        if isinstance(module, GradientMemory):
+            module.num_parameters = num_parameters
 
 
 def gradient_norms(balancer: Balancer, tasks: Tasks) -> Tensor:

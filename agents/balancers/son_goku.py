@@ -186,5 +186,9 @@ class SonGoku(Balancer):
         return torch.cat([counts, self.groups.flatten().long()])
 
     def set_extra_state(self, state: Tensor) -> None:
-        self._updates, self._slot, self._since, self._refreshes = (int(number) for number in state[:4])
-        self.groups = state[4:].bool().cpu().reshape(-1, self.num_tasks)
+        updates, slot, since, refreshes = (int(number) for number in state[:4])
+        groups = state[4:].bool().cpu().reshape(-1, self.num_tasks)
+        if not 0 <= slot < len(groups) or min(updates, since, refreshes) < 0 or not bool(groups.any(1).all()):
+            raise ValueError(f"it stands at turn {slot} of {len(groups)} groups, each of at least one task")
+        self._updates, self._slot, self._since, self._refreshes = updates, slot, since, refreshes
+        self.groups = groups
