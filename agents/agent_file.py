@@ -48,9 +48,12 @@ def write_agent(path: str | Path, data: dict[str, Any], tensors: dict[str, Any])
     path = path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        save_to_zip_file(file, data={"format": FORMAT, **data, "parts": sorted(tensors)}, params=tensors)
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            save_to_zip_file(file, data={"format": FORMAT, **data, "parts": sorted(tensors)}, params=tensors)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)  # of a disk without room
     return path
 
 

@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
 from agents.balancers import Balancer, make_balancer
+from agents.balancers.gradient_memory import expect_parameters
 from agents.errors import ConfigurationError
 from agents.guard import make_guard
 from agents.layers import takes_grouped_parameters
@@ -238,6 +239,8 @@ class MTSAC(MultiTaskAlgorithm):
             )
         if self.critic_balancer.schedules:
             self.actor_balancer = self.actor_balancer.within_group().to(self.device)
+        for module, balancer in ((self.critic, self.critic_balancer), (self.actor, self.actor_balancer)):
+            expect_parameters(balancer, sum(parameter.numel() for parameter in self._balanced[module][0].values()))
         self._refuse_layerwise()
 
     def _make_balancer(self, name: str, stream: str, options: dict[str, Any]) -> Balancer:

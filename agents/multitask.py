@@ -28,7 +28,7 @@ from agents.randomness import Generators
 from agents.replay import TaskReplayBuffer
 from agents.settings import refuse_unknown
 from agents.snapshot import copied, load_log_state, log_state
-from agents.untrusted import load_optimizer, refuse_absurd
+from agents.untrusted import load_optimizer, refuse_absurd, refuse_not_finite
 
 # Arguments of a constructor that belong to a session, not to the agent.
 NOT_SAVED = frozenset(
@@ -250,8 +250,12 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
         :raises ConfigurationError: for the state of another agent
         """
         try:
+            refuse_not_finite(state["parts"], "the state of")
             for name, part in self._parts().items():
-                part.load_state_dict(state["parts"][name])
+                if isinstance(part, torch.optim.Optimizer):
+                    load_optimizer(part, state["parts"][name])
+                else:
+                    part.load_state_dict(state["parts"][name])
             self.generators.load_state(state["generators"])
             self.metrics.load_state(state["metrics"], self.device)
             self.progress.load_state_dict(state["progress"])
@@ -262,10 +266,10 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
             if self._custom_logger and state["log"] is not None:
                 load_log_state(self.logger, state["log"])
             infos, successes = state["episode_infos"], state["episode_successes"]
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:  # whatever a state that contradicts the agent provokes
             reason = " ".join(str(error).split())
             raise ConfigurationError(
-                f"The saved state is not of this agent ({type(error).__name__}: {reason})."
+                f"The saved state is not of this agent ({type(error).__name__}: {reason:.300})."
             ) from error
         self.ep_info_buffer = deque(infos, maxlen=self._stats_window_size)
         self.ep_success_buffer = deque(successes, maxlen=self._stats_window_size)

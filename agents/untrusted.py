@@ -22,6 +22,7 @@ _MOST_MEMBERS = 1000
 _MOST_JSON = 16_000_000  # bytes
 _MOST_NODES, _MOST_DEPTH = 100_000, 8  # of nested tensors
 _LONGEST, _LARGEST = 1000, 10**7  # list and number among the settings of an agent
+_MOST_CRITICS = 100  # of a weight agent, which holds the weights of each
 _NOT_SIZES = frozenset({"seed", "buffer_size", "num_timesteps", "n_updates"})  # numbers of which nothing is built
 _DTYPES = frozenset(
     {
@@ -124,6 +125,15 @@ def _refuse_nested(value: Any, where: str, finite: bool, nodes: list[int], depth
         raise UntrustedError(f"{where:.80} is of the type {type(value).__name__:.40}")
 
 
+def refuse_not_finite(value: Any, what: str) -> None:
+    """Refuse nested tensors and numbers of which one is not finite, and whatever `read_tensors` would not return.
+
+    :param what: what they are, for the error
+    :raises UntrustedError: naming the first
+    """
+    _refuse_nested(value, what, finite=True, nodes=[0], depth=0)
+
+
 def _refuse_tensor(tensor: Tensor, where: str, finite: bool) -> None:
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.dtype not in _DTYPES:
         raise UntrustedError(f"{where:.80} is no dense tensor of plain numbers")
@@ -146,20 +156,23 @@ def refuse_absurd(data: Mapping[str, Any]) -> None:
     for name in ("num_timesteps", "n_updates"):
         if not 0 <= data[name] < 2**62:
             raise ValueError(f"{name} is {data[name]:.3g}")
-    _refuse_large("settings", data["settings"])
+    # Options of balancers that say how much memory they take, beside those of which nothing large is built.
+    largest = {"iteration_window": _LARGEST // len(names), "critics": _MOST_CRITICS}
+    _refuse_large("settings", data["settings"], largest)
 
 
-def _refuse_large(name: str, value: Any) -> None:
+def _refuse_large(name: str, value: Any, largest: Mapping[str, int]) -> None:
+    most = largest.get(name.rpartition(".")[2], _LARGEST)
     if isinstance(value, Mapping):
         for key, entry in value.items():
-            _refuse_large(str(key), entry)
+            _refuse_large(str(key), entry, largest)
     elif isinstance(value, (list, str)):
         if len(value) > _LONGEST:
             raise ValueError(f"'{name:.80}' has {len(value):,} entries, at most {_LONGEST:,} make sense")
         for entry in value if isinstance(value, list) else ():
-            _refuse_large(name, entry)
-    elif isinstance(value, (int, float)) and name not in _NOT_SIZES and not abs(value) <= _LARGEST:
-        raise ValueError(f"'{name:.80}' is {value:.3g}, at most {_LARGEST:,} makes sense")
+            _refuse_large(name, entry, largest)
+    elif isinstance(value, (int, float)) and name not in _NOT_SIZES and not abs(value) <= most:
+        raise ValueError(f"'{name:.80}' is {value:.3g}, at most {most:,} makes sense")
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
@@ -169,8 +182,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, moments in saved["state"].items():
-        if not 0 <= index < len(parameters):
-            raise ValueError(f"it holds moments of parameter {index}, and there are {len(parameters)}")
+        if not isinstance(index, int) or not 0 <= index < len(parameters):
+            raise ValueError(f"it holds moments of parameter {index!r:.40}, and there are {len(parameters)}")
+        if moments.keys() != {"step", "exp_avg", "exp_avg_sq"}:
+            raise ValueError(f"it holds other moments of parameter {index} than Adam's")
         shape = parameters[index].shape
         for name, moment in moments.items():
             if moment.shape != (torch.Size() if name == "step" else shape):

@@ -79,7 +79,12 @@ class DecisionMemory(nn.Module):
         return self.rows[: len(self)].clone()
 
     def set_extra_state(self, state: Tensor) -> None:
-        self._count = int(self.count)
+        count = int(self.count)
+        if state.shape != (min(max(count, 0), self.capacity), sum(self.sizes)):
+            raise ValueError(
+                f"it remembers {list(state.shape)} numbers of {count} decisions, each of {sum(self.sizes)} numbers"
+            )
+        self._count = count
         self.rows = state.to(self.rows)
 
 

@@ -119,9 +119,13 @@ class EnvBlock:
         return {**slot.schedule.state(), "length": slot.length}
 
     @staticmethod
-    def do_load_state(slot: EnvSlot, state: dict[str, Any]) -> None:
+    def do_load_state(slot: EnvSlot, state: dict[str, Any]) -> Fault | None:
         slot.schedule.load_state(state)
-        slot.begin(slot.schedule.resumed())
+        try:
+            slot.begin(slot.schedule.resumed())
+        except Exception as error:
+            return Fault.of(slot.index, slot.task, "raised in reset", error).to_travel()
+        return None
 
     def close(self) -> None:
         """Close every environment; a fault while closing one does not keep the others open."""

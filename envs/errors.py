@@ -17,7 +17,13 @@ class EnvironmentFault(RuntimeError):
     """An environment failed while running: it raised, hung, died or returned a value that is not finite.
 
     The message names the task. The vector environment that raised it is closed: it had no restart left.
+
+    :param rows: the environments concerned, rows of the vector
     """
+
+    def __init__(self, message: str, rows: Iterable[int] = ()) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
 
 
 def did_you_mean(value: object, known: Iterable[str], count: int = 3) -> str:

@@ -46,7 +46,7 @@ class Fault:
     def error(self, more: str = "") -> EnvironmentFault:
         """The exception that ends the run, to be raised from `cause`."""
         inside = f"\n\nIn the worker:\n{self.trace}" if self.trace else ""
-        return EnvironmentFault(f"{self.sentence}{more}{inside}")
+        return EnvironmentFault(f"{self.sentence}{more}{inside}", self.rows)
 
 
 class RestartBudget:
@@ -71,10 +71,20 @@ class RestartBudget:
             spent = f" (after {self._here} restarts, all that were allowed)" if self.most else ""
             raise fault.error(spent) from fault.cause
         self._here += 1
+        self._count(fault)
+        _LOG.warning("%s; built anew, restart %d of at most %d", fault.sentence, self._here, self.most)
+
+    def after(self, fault: Fault) -> RestartBudget:
+        """The counts with one fault more, that another process may get over."""
+        counts = RestartBudget(tuple(self.by_task), self.most)
+        counts.load_state_dict(self.state_dict())
+        counts._count(fault)
+        return counts
+
+    def _count(self, fault: Fault) -> None:
         self.total += 1
         for task in fault.tasks:
             self.by_task[task] += 1
-        _LOG.warning("%s; built anew, restart %d of at most %d", fault.sentence, self._here, self.most)
 
     def fresh_seed(self, seed: int) -> int:
         """A seed that no restart before this one had."""

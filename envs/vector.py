@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from .episodes import StepArrays
+from .episodes import GoalSchedule, StepArrays
 from .errors import EnvironmentFault, SuiteError, check_seed
 from .faults import Fault, RestartBudget, rows_of
 
@@ -85,6 +86,7 @@ class MultiTaskVecEnv(VecEnv):
         self._next_seed: int | None = None
         self.restarts = RestartBudget(self.task_names, max_restarts)
         self._fresh = False
+        self._left: dict[str, Any] | None = None  # the state to go on from, of a vector that a fault has ended
         self._started = time.time()
         super().__init__(self.num_tasks * copies, observation_space, action_space)
         one_hot = np.eye(self.num_tasks, dtype=np.float32)[self.task_of_env]
@@ -182,12 +184,30 @@ class MultiTaskVecEnv(VecEnv):
         Simulators that are not saved begin their episodes anew, so all of them must have just been reset, as all of
         Meta-World's are when their common horizon ends. The point masses are saved whole, and can be at any step.
         """
-        return self._fresh or getattr(self._backend, "saved_whole", False)
+        return not self.ended_by_fault and (self._fresh or getattr(self._backend, "saved_whole", False))
+
+    @property
+    def ended_by_fault(self) -> bool:
+        """Whether a fault has ended this vector, and :meth:`state_dict` tells how another one can go on."""
+        return self._left is not None
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able state: goal, episode count and generator of each environment, and the faults so far."""
-        envs = self._call("state", range(self.num_envs))
-        return {"task_names": list(self.task_names), "envs": envs, "restarts": self.restarts.state_dict()}
+        """JSON-able state: goal, episode count and generator of each environment, and the faults so far.
+
+        After the fault that no restart was left for, it is what a restart would have made: the environments concerned
+        have new streams of goals, the others begin their episodes again.
+        """
+        if self._left is not None:
+            return self._left
+        self._check_idle("state")
+        try:
+            return self._state(self._backend.call("state", range(self.num_envs)), self.restarts)
+        except EnvironmentFault as fault:  # a worker has died since the last step: the next one gets over it
+            self._fresh = False
+            return self._state_without(fault.rows, self.restarts)
+
+    def _state(self, envs: list[dict[str, Any]], restarts: RestartBudget) -> dict[str, Any]:
+        return {"task_names": list(self.task_names), "envs": envs, "restarts": restarts.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
         """Undo :meth:`state_dict`: every environment begins the episode of its saved goal.
@@ -202,9 +222,11 @@ class MultiTaskVecEnv(VecEnv):
                 f"the saved state is of {len(state['envs'])} environments of {state['task_names']}, "
                 f"this vector has {self.num_envs} of {list(self.task_names)}"
             )
+        faults: list[Fault | None] = []
         for index, saved in enumerate(state["envs"]):
-            self._guard(self._backend.call, "load_state", [index], saved)
+            faults += self._guard(self._backend.call, "load_state", [index], saved)
         self.restarts.load_state_dict(state["restarts"])
+        self._recover([fault for fault in faults if fault is not None], "reset")
         self._next_seed = None
         self._fresh = True
         self.reset_infos = [{"goal": int(goal)} for goal in self._arrays.goals]
@@ -249,10 +271,13 @@ class MultiTaskVecEnv(VecEnv):
             self._backend.close()
 
     def _call(self, method: str, rows: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+        self._check_idle(method)
+        return self._guard(self._backend.call, method, rows, *args, **kwargs)
+
+    def _check_idle(self, method: str) -> None:
         self._check_open()
         if self._pending:
             raise RuntimeError(f"{method} was called between step_async and step_wait; call step_wait first")
-        return self._guard(self._backend.call, method, rows, *args, **kwargs)
 
     def _guard(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Call into the backend; after a fault nothing of it can be trusted, so it is closed."""
@@ -295,13 +320,39 @@ class MultiTaskVecEnv(VecEnv):
         faults = faults + self._not_finite(when, except_rows=rows_of(faults))
         while faults:
             for fault in faults:
-                self._guard(self.restarts.spend, fault)
+                self._spend(fault, rows_of(faults))
                 lost |= dict.fromkeys(fault.rows, fault.sentence)
             rows = rows_of(faults)
             seed = self.restarts.fresh_seed(self._seed)
             faults = self._guard(self._backend.restart, rows, [seed] * len(rows))
             faults += self._not_finite("reset", except_rows=rows_of(faults))
         return lost
+
+    def _spend(self, fault: Fault, failed: Sequence[int]) -> None:
+        """Count a fault; where it is one too many, end the vector, and leave what another one can go on from.
+
+        :param failed: the environments that nothing can be asked of now
+        """
+        try:
+            self.restarts.spend(fault)
+        except EnvironmentFault:
+            if not getattr(self._backend, "saved_whole", False):
+                self._left = self._state_without(failed, self.restarts.after(fault))
+            self.close()
+            raise
+
+    def _state_without(self, failed: Sequence[int], restarts: RestartBudget) -> dict[str, Any]:
+        seed = restarts.fresh_seed(self._seed)
+        states = [
+            GoalSchedule(self._task(i), i // self.num_tasks, self.copies, 0, "random", seed).state()
+            for i in range(self.num_envs)
+        ]
+        healthy = [i for i in range(self.num_envs) if i not in failed]
+        # Where one more of them fails now, all begin with new goals.
+        with contextlib.suppress(EnvironmentFault):
+            for i, known in zip(healthy, self._backend.call("state", healthy), strict=True):
+                states[i] = known
+        return self._state([{**state, "length": state.get("length", 0)} for state in states], restarts)
 
     def _not_finite(self, when: str, except_rows: Sequence[int]) -> list[Fault]:
         """One fault for every environment with a number that is not finite."""

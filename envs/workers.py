@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from .episodes import EnvRecipe, StepArrays
-from .errors import SuiteError
-from .faults import Fault
+from .errors import EnvironmentFault, SuiteError
+from .faults import Fault, rows_of
 from .worker import DONE, STEP
 
 # A simulator of this size gains nothing from threaded linear algebra, and W workers would fight over the cores.
@@ -124,7 +124,7 @@ class WorkerPool:
         size = StepArrays.nbytes(*shape)
         self._memory_fd = _shared_file(size)
         self._workers: list[_Worker] = []
-        self._early: list[Fault] = []  # noticed while a step was started, reported when it is waited for
+        self._early: list[Fault] = []  # noticed before a step was waited for, and reported then
         self._finalizer = weakref.finalize(self, _shut_all, self._workers, self._memory_fd)
         try:
             self.arrays = StepArrays(*shape, buffer=mmap.mmap(self._memory_fd, size))
@@ -145,7 +145,8 @@ class WorkerPool:
 
     def reset(self, seed: int | None = None) -> list[Fault]:
         """Begin an episode everywhere; ``seed`` restarts the goal streams first."""
-        return self._tell(self._workers, "reset", seed) + self._wait("resetting")
+        early, self._early = self._early, []
+        return early + self._tell(self._workers, "reset", seed) + self._wait("resetting")
 
     def start_step(self) -> None:
         """Tell every worker to step with the actions in the arrays."""
@@ -189,26 +190,37 @@ class WorkerPool:
         return self._workers[place]
 
     def call(self, method: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
-        """Call a ``do_*`` method of the owning blocks; what the environment raises is raised here."""
+        """Call a ``do_*`` method of the owning blocks; what the environment raises is raised here.
+
+        :raises EnvironmentFault: for workers that are lost, once the others have answered; the next step or reset
+            reports them
+        """
         import cloudpickle
 
         wanted = set(indices)
         shares = [(worker, [index for index in worker.indices if index in wanted]) for worker in self._workers]
         shares = [(worker, share) for worker, share in shares if share]
+        faults: list[Fault] = []
         for worker, share in shares:
-            for fault in self._send(worker, cloudpickle.dumps((method, share, args, kwargs))):
-                raise fault.error()
+            faults += self._send(worker, cloudpickle.dumps((method, share, args, kwargs)))
         values: dict[int, Any] = {}
         failure: Exception | None = None
         for worker, share in shares:
+            if worker.lost:
+                continue
             message = self._receive(worker, f"in {method!r}", self._deadline())
             if isinstance(message, Fault):
-                raise message.error()
+                faults.append(message)
+                continue
             reply = pickle.loads(message)
             if reply[0] == "value":
                 values.update(zip(share, reply[1], strict=True))
             else:
                 failure = failure or reply[1]
+        self._early += faults
+        lost = [fault for fault in self._early if wanted.intersection(fault.rows)]
+        if lost:
+            raise EnvironmentFault(lost[0].sentence, rows_of(lost))
         if failure is not None:
             raise failure
         return [values[index] for index in indices]

@@ -20,9 +20,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from agents.untrusted import read_tensors
 from mtrl.errors import CheckpointError
 from mtrl.record import versions
-from mtrl.replay_chunks import Chunk, ReplaySnapshot, chunks_from_json
+from mtrl.replay_chunks import Chunk, ReplaySnapshot, chunks_from_json, refuse_gaps
 
 FORMAT = 1
 MANIFEST, STATE, CONFIG, AGENT = "manifest.json", "state.json", "config.json", "agent.pt"
@@ -134,21 +135,22 @@ class Checkpoint:
             raise self._broken(name, f"cannot be read ({type(error).__name__}: {error})") from error
 
     def _read_manifest(self) -> dict[str, Any]:
-        try:
-            manifest = _read_json(self.path / MANIFEST)
-            seal = manifest.pop("sha256")
-            number = manifest["format"]
-        except FileNotFoundError as error:
-            raise self._broken(MANIFEST, "is missing") from error
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise self._broken(MANIFEST, f"cannot be read ({type(error).__name__}: {error})") from error
-        if seal != _seal(manifest):
+        if not (self.path / MANIFEST).is_file():
+            raise self._broken(MANIFEST, "is missing")
+        manifest = self._reading(MANIFEST, _read_json)
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+            raise self._broken(MANIFEST, "cannot be read (it says no format)")
+        if manifest.pop("sha256", None) != _seal(manifest):
             raise self._broken(MANIFEST, "is not what was written (its SHA-256 differs)")
-        if number > FORMAT:
+        if manifest["format"] > FORMAT:
             raise NewerCheckpoint(
-                f"'{self.path}' has format {number} and this version reads up to {FORMAT}: "
+                f"'{self.path}' has format {manifest['format']} and this version reads up to {FORMAT}: "
                 f"it was written by mtrl-toolkit {manifest.get('versions', {}).get('mtrl-toolkit')}."
             )
+        try:
+            _refuse_odd_form(manifest)
+        except Exception as error:  # a seal keeps off damage, not malice: whatever a forged one provokes
+            raise self._broken(MANIFEST, f"is none ({type(error).__name__}: {error})") from error
         return manifest
 
     def _broken(self, name: str, what: str) -> CheckpointError:
@@ -257,8 +259,8 @@ def _fill(folder: Path, snapshot: Snapshot, parent: Checkpoint | None) -> None:
     replay = snapshot.replay
     for chunk in replay.kept:
         assert parent is not None
-        _link(parent.path / chunk.name, folder / chunk.name)
         files[chunk.name] = parent.manifest["files"][chunk.name]
+        _link(parent.path / chunk.name, folder / chunk.name, files[chunk.name]["bytes"])
     if replay.new is not None:
         with NewFile(folder / replay.new.name) as file:
             np.save(file, replay.rows, allow_pickle=False)  # type: ignore[arg-type]
@@ -323,8 +325,13 @@ class NewFile:
             self._file.close()
 
 
-def _link(source: Path, target: Path) -> None:
-    """The same file under another name; a copy where the file system has no hard links."""
+def _link(source: Path, target: Path, size: int) -> None:
+    """The same file under another name; a copy where the file system has no hard links.
+
+    :raises FileNotFoundError: for a file that is not there any more, or no longer of its size
+    """
+    if source.stat().st_size != size:
+        raise FileNotFoundError(f"'{source}' is not what was written")
     try:
         os.link(source, target)
     except FileNotFoundError:
@@ -380,8 +387,22 @@ def _read_json(path: Path) -> Any:
 
 
 def _read_tensors(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return read_tensors(path.read_bytes(), "it", finite=False)
 
 
 def _read_rows(path: Path) -> np.ndarray:
-    return np.load(path, allow_pickle=False)
+    with path.open("rb") as file:  # not numpy.load, which would take an archive too
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _refuse_odd_form(manifest: dict[str, Any]) -> None:
+    """:raises Exception: of some kind, for entries that `_fill` would not have written"""
+    score = manifest["score"]
+    if not (isinstance(manifest["env_steps"], int) and isinstance(manifest["exact"], bool)):
+        raise ValueError("it says neither when it was made nor how well")
+    if not (score is None or isinstance(score, (int, float))):
+        raise ValueError(f"its score is {score!r:.40}")
+    for name, record in manifest["files"].items():
+        if not (isinstance(record["bytes"], int) and isinstance(record["sha256"], str)):
+            raise ValueError(f"it does not know {name!r:.40}")
+    refuse_gaps(manifest["replay"])

@@ -9,8 +9,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from mtrl.callbacks import Every
 from mtrl.checkpoint import Checkpoint, CheckpointStore, Snapshot
 from mtrl.config import CheckpointConfig
-from mtrl.console import say
-from mtrl.errors import RunPaused
+from mtrl.console import say, without_harm
+from mtrl.errors import CheckpointError, RunPaused
 from mtrl.pause import LearningRun
 from mtrl.signals import StopRequest
 
@@ -86,6 +86,11 @@ class Checkpointer(BaseCallback):
     def _on_training_end(self) -> None:
         self.save()
 
+    def after_fault(self) -> None:
+        """Write down what there is when the environments have ended the training; not exact, for a step was lost."""
+        if self.run.env.ended_by_fault:
+            without_harm("Writing the last checkpoint", self.save, wait=True)
+
     def close(self) -> None:
         """Wait for the checkpoint that is being written."""
         if self._writing is not None:
@@ -106,7 +111,9 @@ class Checkpointer(BaseCallback):
             self._not_before = began + self.least_seconds
             snapshot = self.run.snapshot(() if latest is None else latest.chunks)
             self._writing = self._writer.submit(self._write, snapshot)
-            if wait:
+            if wait and not self.finish() and self.store.latest is None:
+                # What was to be linked is gone: this time all is written.
+                self._writing = self._writer.submit(self._write, self.run.snapshot(()))
                 self.finish()
         self.seconds += time.monotonic() - began
 
@@ -114,22 +121,24 @@ class Checkpointer(BaseCallback):
         self.run.metrics.sync()  # the checkpoint will say how much of it there is
         return self.store.write(snapshot)
 
-    def finish(self) -> None:
-        """Hear what became of the checkpoint that was being written."""
+    def finish(self) -> bool:
+        """Hear what became of the checkpoint that was being written; whether it was."""
         assert self._writing is not None
         writing, self._writing = self._writing, None
         try:
             writing.result()
-        except OSError as error:
+        except (OSError, CheckpointError) as error:
             if not self._failing:
-                say(f"Warning: no checkpoint can be written ({error.strerror or error}); {self._fallback()}")
+                reason = getattr(error, "strerror", None) or error
+                say(f"Warning: no checkpoint can be written ({reason}); {self._fallback()}")
             self._failing, self._wanted = True, True
             self._not_before = time.monotonic() + RETRY_SECONDS
-            return
+            return False
         self.written += 1
         if self._failing:
             say("Checkpoints can be written again.")
         self._failing = False
+        return True
 
     def _fallback(self) -> str:
         latest = self.store.latest

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -23,8 +24,9 @@ _REFRESH_SECONDS = 0.5
 
 
 def say(text: str) -> None:
-    """Print a line of plain text."""
-    Console(soft_wrap=True, highlight=False, markup=False).print(text)
+    """Print a line of plain text; a run goes on where there is no room for it, or nobody who reads it."""
+    with suppress(OSError):
+        print(text, flush=True)
 
 
 def without_harm(what: str, function: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
@@ -45,7 +47,10 @@ def without_harm(what: str, function: Callable[..., T], *arguments: Any, **optio
 
 def print_table(table: Table) -> None:
     """Print a table; into a file or pipe as wide as it needs to be."""
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    with console.capture() as captured:
+        console.print(table)
+    say(captured.get().rstrip("\n"))
 
 
 def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -27,11 +27,12 @@ class RunStopped(KeyboardInterrupt):
 
     :param reason: who asked, as the beginning of the sentence
     :param code: exit code of the command
+    :param by_signal: whether it was a signal, which means all runs of a sweep
     """
 
-    def __init__(self, reason: str, code: int) -> None:
+    def __init__(self, reason: str, code: int, by_signal: bool = False) -> None:
         super().__init__(f"{reason}; the same command goes on from the last checkpoint.")
-        self.code = code
+        self.code, self.by_signal = code, by_signal
 
 
 class RunPaused(RunStopped):

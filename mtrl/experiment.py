@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents import MTSAC, NonFiniteUpdate
-from envs import EnvironmentFault, MultiTaskVecEnv, TaskSuite
+from agents import MTSAC, ConfigurationError, NonFiniteUpdate
+from envs import EnvironmentFault, MultiTaskVecEnv, SuiteError, TaskSuite
 from mtrl.build import Evaluator, make_agent, make_training_env, use_threads
 from mtrl.callbacks import EvaluationCallback, Every, MetricsCallback, in_order
 from mtrl.checkpoint import Checkpoint, CheckpointStore, Contents
 from mtrl.checkpointing import Checkpointer
 from mtrl.config import RunConfig
 from mtrl.console import make_reporter, print_files, print_results, say, without_harm
-from mtrl.errors import ConfigError, sentence
+from mtrl.errors import CheckpointError, ConfigError, sentence
 from mtrl.evaluation import EvaluationResult
 from mtrl.pause import LearningRun, refuse_changes
 from mtrl.report import REPORTED, write_batch, write_plots, write_results
@@ -70,7 +70,7 @@ def run(config: RunConfig, pause_at: int | None = None) -> Result:
     suite = config.make_suite()
     with StopRequest(config.max_wall_time) as stop, folder.owned(config.takeover):
         store = CheckpointStore(folder.path / CHECKPOINTS, config.checkpoint.keep)
-        checkpoint = _open(config, folder, store)
+        checkpoint = _open(config, folder, store, suite.num_tasks)
         with _recorded(folder), ExitStack() as stack:
             env = stack.enter_context(closing(make_training_env(config, suite)))
             evaluator = stack.enter_context(closing(Evaluator(config, suite)))
@@ -106,7 +106,7 @@ def _goes_further(config: RunConfig, folder: RunFolder) -> bool:
     return bool(made) and config.budget(len(made["tasks"])) > made["env_steps"]
 
 
-def _open(config: RunConfig, folder: RunFolder, store: CheckpointStore) -> Checkpoint | None:
+def _open(config: RunConfig, folder: RunFolder, store: CheckpointStore, num_tasks: int) -> Checkpoint | None:
     """The checkpoint that the run in a folder goes on from; without one, a new run is begun there."""
     store.clean()
     checkpoint = store.newest(_warn)
@@ -117,7 +117,14 @@ def _open(config: RunConfig, folder: RunFolder, store: CheckpointStore) -> Check
             )
         folder.begin(config)
         return None
-    refuse_changes(checkpoint.read()["config"], config, folder.path)
+    before = checkpoint.read()["config"]
+    refuse_changes(before, config, folder.path)
+    total = config.budget(num_tasks)
+    if total < checkpoint.env_steps and total != RunConfig.from_dict(before).budget(num_tasks):
+        raise ConfigError(
+            f"'{folder.path}' has made {checkpoint.env_steps:,} env steps: total_env_steps must be at least as many, "
+            f"found {total:,}."
+        )
     folder.go_on(config, checkpoint.env_steps, checkpoint.exact)
     begin_again = "" if checkpoint.exact else "; the episodes that ran there begin again"
     say(f"Going on from step {checkpoint.env_steps:,} in '{folder.path}'{begin_again}.")
@@ -137,8 +144,9 @@ def _learn(
     """
     total = config.budget(agent.num_tasks)
     contents = None if pausing.checkpoint is None else pausing.checkpoint.read()
-    writer = _make_writers(config, agent, folder, pausing.checkpoint, contents)
-    reporter = make_reporter(total, config.tracking.progress, *_made(contents))
+    with _naming(pausing.checkpoint):
+        writer = _make_writers(config, agent, folder, pausing.checkpoint, contents)
+        reporter = make_reporter(total, config.tracking.progress, *_made(contents))
     evaluations = EvaluationCallback(
         evaluator.while_training, _clock(config.evaluation.every_env_steps, total, _EVALUATIONS), total, reporter
     )
@@ -147,11 +155,13 @@ def _learn(
     checkpoints = Checkpointer(learning, pausing.store, config.checkpoint, total, pausing.stop, pausing.at)
     learning.clocks["checkpoints"] = checkpoints
     if pausing.checkpoint is not None and contents is not None:
-        learning.restore(pausing.checkpoint, contents)
+        with _naming(pausing.checkpoint):
+            learning.restore(pausing.checkpoint, contents)
         contents = None  # as large as the agent
+    callbacks, left = in_order(metrics, evaluations, checkpoints), max(total - agent.num_timesteps, 0)
+    callbacks.init_callback(agent)  # so that they know it even where learning cannot begin
     try:
-        with reporter, pausing.stop.patiently(), _last_metrics(metrics):
-            callbacks, left = in_order(metrics, evaluations, checkpoints), max(total - agent.num_timesteps, 0)
+        with reporter, pausing.stop.patiently(), _last_words(metrics, checkpoints):
             agent.learn(left, callback=callbacks, log_interval=None, reset_num_timesteps=pausing.checkpoint is None)
         learned = writer.seconds
         say(f"Learnt {agent.num_timesteps:,} env steps; now the final evaluation.")
@@ -169,12 +179,30 @@ def _learn(
 
 
 @contextmanager
-def _last_metrics(metrics: MetricsCallback) -> Iterator[None]:
-    """Before a fault ends the run, write what was measured since the last line: restarts and skips among it."""
+def _naming(checkpoint: Checkpoint | None) -> Iterator[None]:
+    """Where a checkpoint is read that is whole and still makes no sense, say which."""
+    try:
+        yield
+    except (ConfigError, ConfigurationError, SuiteError, EnvironmentFault, OSError):
+        raise
+    except Exception as error:  # whatever contents that nobody wrote provoke
+        if checkpoint is None:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CheckpointError(f"Checkpoint '{checkpoint.path}' is not of this run ({reason:.300}).") from error
+
+
+@contextmanager
+def _last_words(metrics: MetricsCallback, checkpoints: Checkpointer) -> Iterator[None]:
+    """Before a fault ends the run, write what was measured since the last line, restarts and skips among it.
+
+    Where it is the environments that end it, the agent is in order, and is written down too.
+    """
     try:
         yield
     except (EnvironmentFault, NonFiniteUpdate):
         metrics.write()
+        checkpoints.after_fault()
         raise
 
 
@@ -237,8 +265,14 @@ def _recorded(folder: RunFolder) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, NonFiniteUpdate):
-            path = without_harm("Keeping the offending batch", write_batch, error.batch, folder.path)
-            say(f"What the last update was made of is in {path}")
+            _keep_batch(error, folder)
         with suppress(OSError):
             folder.close(FAILED, error=sentence(error))
         raise
+
+
+def _keep_batch(error: NonFiniteUpdate, folder: RunFolder) -> None:
+    """Write what the updates that could not be made were made of."""
+    path = without_harm("Keeping the offending batch", write_batch, error.batch, folder.path)
+    if path is not None:
+        say(f"What the last update was made of is in {path}")

@@ -6,11 +6,12 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from mtrl.errors import INTERRUPTED, ConfigError, exit_code, nearest, sentence
+from mtrl.errors import ConfigError, exit_code, nearest, sentence
 from mtrl.shadowing import refuse_foreign_packages
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ def launch(train: Callable[[], None], configs: Path) -> NoReturn:
     """
     sys.argv[1:] = [_FLAGS.get(argument, argument) for argument in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
-    sys.exit(guarded(partial(_train, train, configs), debug=_DEBUG_SETTING in sys.argv))
+    try:
+        sys.exit(guarded(partial(_train, train, configs), debug=_DEBUG_SETTING in sys.argv))
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _finish(stream)
 
 
 def guarded(command: Callable[[], None], debug: bool) -> int:
@@ -40,15 +45,30 @@ def guarded(command: Callable[[], None], debug: bool) -> int:
 
     :param debug: show the traceback too
     """
+    error = _error_of(command, debug)
+    return 0 if error is None else exit_code(error)
+
+
+def _error_of(command: Callable[[], None], debug: bool) -> BaseException | None:
+    """Run a command; say what was wrong, and return it."""
     try:
         command()
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        error = _from_hydra(error) or error
-        print(sentence(error), file=sys.stderr)
-        return exit_code(error)
-    return 0
+        told = _from_hydra(error) or error
+        with suppress(OSError):  # the exit code must not depend on whether somebody reads this
+            print(sentence(told), file=sys.stderr, flush=True)
+        return told
+    return None
+
+
+def _finish(stream: TextIO) -> None:
+    """Write out what waits in a stream, or drop it: Python would end with an exit code of its own if it cannot."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def run_or_exit(values: Mapping[str, Any]) -> None:
@@ -81,9 +101,11 @@ def _run_of_sweep(values: Mapping[str, Any], sweep: "Sweep") -> None:
         return
     if hydra.runtime.choices["hydra/launcher"] != "basic":  # runs side by side would write over each other's bars
         values = {**values, "tracking": {**values["tracking"], "progress": False}}
-    code = guarded(partial(_run, values), debug=bool(values.get("debug")))
-    if code == INTERRUPTED:
-        sys.exit(code)
+    error = _error_of(partial(_run, values), debug=bool(values.get("debug")))
+    code = 0 if error is None else exit_code(error)
+    if isinstance(error, KeyboardInterrupt) and getattr(error, "by_signal", True):
+        sys.exit(code)  # a signal is meant for all of them, a limit of the wall time for each
+    del error  # it holds the frames of the run, and they
     gc.collect()  # the run's simulators, hundreds of megabytes in cycles that Python would let pile up
     sweep.note(name, FAILED if code else FINISHED, code)
 

@@ -67,12 +67,13 @@ class LearningRun:
         """
         assert self.agent.replay_buffer is not None
         clocks = {name: clock.state() for name, clock in self.clocks.items()}
+        environments = self.env.state_dict()  # first: it may find that a worker has died
         return Snapshot(
             env_steps=self.agent.num_timesteps,
             exact=self.env.restorable,
             score=clocks["evaluations"]["latest"],
             config=self.config.to_dict(),
-            state={"environments": self.env.state_dict(), "clocks": clocks, "metrics": self.metrics.position()},
+            state={"environments": environments, "clocks": clocks, "metrics": self.metrics.position()},
             agent=self.agent.state(),
             replay=replay_chunks.snapshot(self.agent.replay_buffer, before),
         )

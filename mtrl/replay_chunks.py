@@ -61,6 +61,25 @@ def chunks_from_json(replay: dict[str, Any]) -> tuple[Chunk, ...]:
     return tuple(Chunk(tuple(chunk["first"]), tuple(chunk["last"])) for chunk in replay["chunks"])
 
 
+def refuse_gaps(replay: dict[str, Any]) -> None:
+    """Refuse chunks that do not hold every transition of the ring, one after the other.
+
+    :param replay: what `ReplaySnapshot.to_json` gave, or somebody else
+    :raises ValueError: saying which is the first
+    """
+    stored = np.array(replay["stored"], dtype=np.int64)
+    oldest = np.maximum(stored - int(replay["capacity"]), 0)
+    reached = np.zeros_like(stored)
+    for number, chunk in enumerate(chunks_from_json(replay)):
+        first, last = np.array(chunk.first, dtype=np.int64), np.array(chunk.last, dtype=np.int64)
+        whole = first.shape == last.shape == stored.shape and bool(((first >= 0) & (first <= last)).all())
+        if not whole or bool((first > np.maximum(reached, oldest)).any()):
+            raise ValueError(f"chunk {number} of the replay buffer does not follow what comes before it")
+        reached = last
+    if (reached != stored).any():
+        raise ValueError(f"the chunks of the replay buffer end at {reached.tolist()} instead of {stored.tolist()}")
+
+
 def snapshot(buffer: TaskReplayBuffer, before: Sequence[Chunk]) -> ReplaySnapshot:
     """Copy what is new in a ring; nothing that training does afterwards changes the copy.
 

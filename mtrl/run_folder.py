@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,12 +100,16 @@ class RunFolder:
         :param exact: whether the numbers will be those of a run that was never stopped
         """
         resumed = {"at": now(), "env_steps": env_steps, "exact": exact, "command": command(), "versions": versions()}
+        results = [self.path / name for name in (RESULTS_CSV, RESULTS_MARKDOWN)]
         if self.status == FINISHED:  # of a shorter run: they are measurements all the same
-            for name in (RESULTS_CSV, RESULTS_MARKDOWN):
-                (self.path / name).rename(self.path / f"results-at-{env_steps}{Path(name).suffix}")
+            for path in results:
+                if path.exists():
+                    shutil.copyfile(path, self.path / f"results-at-{env_steps}{path.suffix}")
         for key in ("ended", "error"):
             self.record.pop(key, None)
         self.update(status=RUNNING, process=_this_process(), resumed=[*self.record.get("resumed", []), resumed])
+        for path in results:  # last: a process that dies before has lost nothing, and the next one does all of it again
+            path.unlink(missing_ok=True)
         self._describe(config)
 
     def _describe(self, config: RunConfig) -> None:
@@ -119,9 +124,12 @@ class RunFolder:
         self._write(RECORD_FILE, json.dumps(self.record, indent=2) + "\n")
 
     def _write(self, name: str, text: str) -> None:
-        """Write a file beside its place first, so that a crash leaves the old or the new one."""
+        """Write a file beside its place first, so that a crash, or a loss of power, leaves the old or the new one."""
         draft = self.path / f"{name}.new"
-        draft.write_text(text, encoding="utf-8")
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         draft.replace(self.path / name)
 
     def close(self, status: str, **entries: Any) -> None:

@@ -14,13 +14,14 @@ from mtrl.errors import INTERRUPTED, RESUMABLE, RunStopped
 
 _CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: RESUMABLE, signal.SIGUSR1: RESUMABLE}
 _SHOW_CURSOR = b"\x1b[?25h"
+_SAME_REQUEST = 0.25  # seconds within which a signal is the first one again, passed on by a launcher that got it too
 
 
 class StopRequest:
     """Turns stop signals and the end of the wall time into a `RunStopped` at a moment that suits the run.
 
     As a context it takes over the signals, in the main thread. Within `patiently` the run asks `due` itself; elsewhere
-    a signal raises at once. A second signal ends the process without any further step.
+    a signal raises at once. A second signal ends the process without any further step, unless it comes with the first.
 
     :param max_wall_time: seconds from now; None for no limit
     """
@@ -29,6 +30,7 @@ class StopRequest:
         self.deadline = None if max_wall_time is None else time.monotonic() + max_wall_time
         self.limit = max_wall_time
         self._asked: RunStopped | None = None
+        self._signalled: float | None = None  # when the first signal came
         self._patient = False
         self._before: dict[signal.Signals, Any] = {}
 
@@ -65,19 +67,30 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        name, code = signal.Signals(number).name, _CODES[signal.Signals(number)]
-        if self._asked is not None:
-            _leave(f"{name} again: leaving at once; the last checkpoint is whole.\n", code)
-        self._asked = RunStopped("Stopped by you" if code == INTERRUPTED else f"Stopped by {name}", code)
+        name, code, now = signal.Signals(number).name, _CODES[signal.Signals(number)], time.monotonic()
+        if self._signalled is not None:
+            if now - self._signalled >= _SAME_REQUEST:
+                _leave(f"{name} again: leaving at once; the last checkpoint is whole.\n", code)
+            return
+        self._signalled = now
+        by = "Stopped by you" if code == INTERRUPTED else f"Stopped by {name}"
+        self._asked = RunStopped(by, code, by_signal=True)
         if not self._patient:
             raise self._asked
-        # Not print(): the signal may have come in the middle of one.
-        os.write(2, f"{name}: stopping after this step, with a checkpoint. Once more leaves at once.\n".encode())
+        _tell(f"{name}: stopping after this step, with a checkpoint. Once more leaves at once.\n")
+
+
+def _tell(words: str) -> None:
+    """Write to the terminal or the log, if it is still there: a stop must not fail for want of a reader."""
+    # Not print(): the signal may have come in the middle of one.
+    with contextlib.suppress(OSError):
+        os.write(2, words.encode())
 
 
 def _leave(words: str, code: int) -> None:
     """End the process now. Workers end by themselves when it is gone."""
-    os.write(2, words.encode())
-    if sys.stdout.isatty():
-        os.write(1, _SHOW_CURSOR)
+    _tell(words)
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stdout.isatty():
+            os.write(1, _SHOW_CURSOR)
     os._exit(code)

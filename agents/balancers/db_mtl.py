@@ -47,12 +47,12 @@ class DualBalancing(Balancer):
 
     def direction(self, tasks: Tasks) -> Tensor:
         self.memory.clocks += 1
+        norms = gradient_norms(self, tasks)
         if self.num_tasks == 1:
-            gradient_norms(self, tasks)
             return only_gradient(tasks)
         share = 1 - self.beta / self.memory.clocks**self.beta_sigma
-        smooth = self.memory.blend(self, tasks, share, 1 / (tasks.losses + EPSILON))  # of the log losses
-        norms = smooth.norm(dim=-1)
-        stretch = norms.amax(-1, keepdim=True) / torch.where(norms > 0, norms, torch.ones_like(norms))
+        smooth = self.memory.blend(tasks, norms, share, 1 / (tasks.losses + EPSILON))  # of the log losses
+        lengths = smooth.norm(dim=-1)
+        stretch = lengths.amax(-1, keepdim=True) / torch.where(lengths > 0, lengths, torch.ones_like(lengths))
         self._weights = stretch / (tasks.losses + EPSILON)
         return (stretch.unsqueeze(-2) @ smooth).squeeze(-2) / smooth.shape[-2]

@@ -127,6 +127,8 @@ class DecidedWeights(Balancer):
         return torch.cat([torch.tensor([float(self.decisions), float(self._since)]), self._episodes]).double()
 
     def set_extra_state(self, state: Tensor) -> None:
+        if len(state) != 2 + self.num_tasks:
+            raise ValueError(f"it counts the episodes of {len(state) - 2} tasks, and there are {self.num_tasks}")
         self.decisions, self._since = (int(number) for number in state[:2])
         self._episodes = state[2:].float().cpu()
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-_LARGE = 10_000  # numbers; memories of gradients or decisions are larger, and change only after the losses were checked
+_LARGE = 10_000  # numbers; larger buffers are not copied: losses of a window, memories of gradients or decisions
 
 
 class KeptState:
@@ -11,7 +11,10 @@ class KeptState:
 
     The modules are walked once; keeping their state costs about a microsecond for each buffer.
 
-    :param balancer: any module; a buffer of more than ten thousand numbers is not kept
+    A buffer of more than ten thousand numbers is kept without a copy: what replaces it can be undone, and what changes
+    it in place must not do so before its gradients were found finite.
+
+    :param balancer: any module
     """
 
     def __init__(self, balancer: nn.Module) -> None:
@@ -27,7 +30,7 @@ class KeptState:
     def keep(self) -> None:
         """Copy the state as it is now."""
         buffers = [buffers[name] for buffers, name in self._places]
-        self._buffers = [None if b is None or b.numel() > _LARGE else b.clone() for b in buffers]
+        self._buffers = [b if b is None or b.numel() > _LARGE else b.clone() for b in buffers]
         self._extra = [module.get_extra_state() for module in self._with_extra]
         self._drawn = [generator.get_state() for generator in self._generators]
 
@@ -45,5 +48,5 @@ class KeptState:
         """Put the buffers back where a scalar of their device is not zero; nothing waits for it."""
         for (buffers, name), kept in zip(self._places, self._buffers, strict=True):
             now = buffers[name]
-            if kept is not None and now is not None:
+            if kept is not None and now is not None and kept is not now:
                 buffers[name] = torch.where(condition > 0, kept, now)

@@ -71,14 +71,11 @@ class MoCo(Balancer):
 
     def direction(self, tasks: Tasks) -> Tensor:
         self.memory.clocks += 1
+        norms = gradient_norms(self, tasks)
         if self.num_tasks == 1:
-            gradient_norms(self, tasks)
             return only_gradient(tasks)
-        scale = None
-        if self.norm == "loss":
-            norms = gradient_norms(self, tasks)
-            scale = tasks.losses / torch.where(norms > 0, norms, torch.ones_like(norms))
-        smooth = self.memory.blend(self, tasks, self.beta / self.memory.clocks**self.beta_sigma, scale)
+        scale = tasks.losses / torch.where(norms > 0, norms, torch.ones_like(norms)) if self.norm == "loss" else None
+        smooth = self.memory.blend(tasks, norms, self.beta / self.memory.clocks**self.beta_sigma, scale)
         size = smooth.shape[-2]
         shares = _on_simplex(self.shares.to(smooth))
         slope = times(smooth @ smooth.mT, shares) + self.rho * shares

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from agents.balancers.base import Balancer, Tasks, register_balancer
 from agents.balancers.coloring import ThresholdSchedule, interference, over_pairs, schedule_groups
-from agents.balancers.gradient_memory import GradientMemory
+from agents.balancers.gradient_memory import GradientMemory, gradient_norms
 from agents.balancers.losses import Unitary
 from agents.balancers.options import require_whole
 from agents.balancers.scheduling import WithinGroup
@@ -167,7 +167,7 @@ class SonGoku(Balancer):
         return self._group
 
     def _refresh(self, tasks: Tasks) -> None:
-        smooth = self.memory.blend(self, tasks, 1 - self.beta)
+        smooth = self.memory.blend(tasks, gradient_norms(self, tasks), 1 - self.beta)
         gramian = (smooth @ smooth.mT).to("cpu").to(torch.float64)
         threshold = self.threshold(self._updates)
         self.groups = schedule_groups(gramian, threshold, self.f_min)
@@ -187,5 +187,9 @@ class SonGoku(Balancer):
         return torch.cat([counts, self.groups.flatten().long()])
 
     def set_extra_state(self, state: Tensor) -> None:
-        self._updates, self._slot, self._since, self._refreshes = (int(number) for number in state[:4])
-        self.groups = state[4:].bool().cpu().reshape(-1, self.num_tasks)
+        updates, slot, since, refreshes = (int(number) for number in state[:4])
+        groups = state[4:].bool().cpu().reshape(-1, self.num_tasks)
+        if not 0 <= slot < len(groups) or min(updates, since, refreshes) < 0 or not bool(groups.any(1).all()):
+            raise ValueError(f"it stands at turn {slot} of {len(groups)} groups, each of at least one task")
+        self._updates, self._slot, self._since, self._refreshes = updates, slot, since, refreshes
+        self.groups = groups

@@ -100,6 +100,32 @@ def test_a_bad_gradient_of_good_losses_changes_nothing_either(guarded, batch, fi
     assert agent.guard.skipped == 1 and agent.guard.culprit()[0] == "critic gradient"
 
 
+LARGE = {
+    "db_mtl": {},
+    "moco": {"norm": "none"},
+    "dwa": {"iteration_window": 2000},
+    "son_goku:pcgrad": {"refresh_every": 1, "warmup": 0, "anneal": 1, "tau": 0.05},
+}
+
+
+@pytest.mark.parametrize("kind", [HOST, DEVICE])
+@pytest.mark.parametrize("balancer", LARGE)
+def test_a_state_too_large_to_be_copied_is_left_as_it_was(guarded, batch, fingerprint, monkeypatch, balancer, kind):
+    when = [False]
+    spoil_gradients(monkeypatch, "critic_losses", when)
+    agent = guarded(kind, balancer=balancer, balancer_kwargs=LARGE[balancer], policy_kwargs={"hidden_sizes": [64, 64]})
+    for seed in range(3):
+        update(agent, batch(agent, seed))
+    assert max(value.numel() for value in agent.critic_balancer.buffers()) > 10_000
+    before = fingerprint(agent)
+    when[0] = True
+    update(agent, batch(agent, 7))
+    assert fingerprint(agent) == before and agent.guard.skipped == 1
+    when[0] = False
+    update(agent, batch(agent, 8))
+    assert fingerprint(agent) != before and agent.guard.skipped == 1
+
+
 @pytest.mark.parametrize("kind", [HOST, DEVICE])
 def test_what_came_before_the_bad_number_stays_and_nothing_after_it_happens(guarded, batch, monkeypatch, kind):
     import agents.mtsac as module

@@ -15,7 +15,7 @@ from hypothesis import strategies
 from stable_baselines3 import SAC
 from stable_baselines3.common.save_util import load_from_zip_file
 
-from agents import MTSAC, AgentFileError, list_balancers
+from agents import MTSAC, AgentFileError, ConfigurationError, list_balancers
 from agents.agent_file import read_agent
 from agents.networks import NETWORKS
 from agents.untrusted import UntrustedError, read_archive, read_json, read_tensors
@@ -236,6 +236,97 @@ def test_weights_that_are_no_numbers_or_of_other_shapes_are_refused(forge, part,
     assert ("not finite" in sentence) == (how == "nan")
 
 
+@pytest.mark.parametrize("names", [[], ["step", "exp_avg"], ["step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"]])
+def test_moments_that_are_not_adams_are_refused(forge, names):
+    def change(state):
+        moments = state["state"][0]
+        state["state"][0] = {name: moments.get(name, moments["step"]) for name in names}
+
+    refusal(forge(tensors={"critic_optimizer": change}), "other moments")
+
+
+def rewritten(path, part, change):
+    """An agent's file with other tensors in one of its parts."""
+    content = read_archive(path)
+    state = torch.load(io.BytesIO(content[f"{part}.pth"]), weights_only=True)
+    change(state)
+    content[f"{part}.pth"] = saved(state)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return path
+
+
+def named(state, end):
+    return next(name for name in state if name.endswith(end))
+
+
+def replace(end, value):
+    def change(state):
+        state[named(state, end)] = value
+
+    return change
+
+
+# State that a balancer keeps, in a shape or a value that it can never have: its size depends on P, K or the past.
+ODD_STATES = [
+    ("moco", "memory.rows", torch.zeros(4, 7), r"memory.rows has shape \[4, 7\]"),
+    ("moco", "memory.rows", torch.zeros(3, 0), "memory.rows has shape"),
+    ("moco", "memory.clocks", torch.full((4,), -5.0), "clocks are negative"),
+    ("db_mtl", "memory.rows", torch.zeros(2, 4, 7), "memory.rows has shape"),
+    ("igb_v1+moco", "memory.rows", torch.zeros(4, 10**6), "memory.rows has shape"),
+    ("son_goku:pcgrad", "memory.rows", torch.zeros(4, 7), "memory.rows has shape"),
+    ("son_goku:pcgrad", "_extra_state", torch.tensor([0, 3, 0, 0, 1, 1, 1, 1]), "turn 3 of 1 groups"),
+    ("son_goku:pcgrad", "_extra_state", torch.tensor([0, 0, 0, 0, 0, 0, 0, 0]), "turn 0 of 1 groups"),
+    ("igb_rl", "memory._extra_state", torch.zeros(3, 9), "it remembers"),
+    ("igb_rl", "memory.count", torch.tensor(10**9), "it remembers"),
+    ("igb_rl_random", "_extra_state", torch.zeros(3), "episodes of 1 tasks, and there are 4"),
+]
+
+
+@pytest.mark.parametrize(("balancer", "name", "value", "sentence"), ODD_STATES)
+def test_a_balancers_state_of_another_size_is_refused(small_agent, tmp_path, balancer, name, value, sentence):
+    agent = small_agent(balancer=balancer)
+    agent.learn(80, log_interval=None)
+    (tmp_path / "alone").mkdir()
+    path = tmp_path / "alone" / "agent.zip"
+    agent.save(path)
+    refusal(rewritten(path, "critic_balancer", replace(name, value)), sentence)
+    paused = agent.state()
+    replace(name, value)(paused["parts"]["critic_balancer"])
+    with pytest.raises(ConfigurationError, match=f"not of this agent .*{sentence}"):
+        small_agent(balancer=balancer).load_state(paused, agent._last_obs)
+
+
+@pytest.mark.parametrize("network", sorted(NETWORKS))
+@pytest.mark.parametrize("jacobian", ["full", "layerwise"])
+def test_a_gradient_memory_is_as_long_as_the_parameters(small_agent, random_sample, network, jacobian):
+    agent = small_agent(balancer="db_mtl", jacobian=jacobian, policy_kwargs={"network": network})
+    sample = random_sample(agent)
+    agent.update(sample, torch.zeros(2, *sample.actions.shape))
+    memory = agent.critic_balancer.memory
+    assert memory.rows.shape == (4, memory.num_parameters)
+
+
+def test_the_state_of_a_run_is_refused_where_its_weights_or_moments_are_odd(small_agent):
+    agent = small_agent()
+    agent.learn(80, log_interval=None)
+    for part, path, value, sentence in (
+        ("policy", [-1], torch.tensor(torch.nan), "not finite"),
+        ("critic_optimizer", ["state", 0, "exp_avg"], torch.zeros(1), "'exp_avg' of parameter 0 has shape"),
+        ("critic_optimizer", ["state", 0, "exp_avg_sq"], torch.full((1,), torch.inf), "not finite"),
+        ("critic_optimizer", ["state", 99], {}, "moments of parameter 99"),
+    ):
+        state = agent.state()
+        *keys, last = path
+        place = state["parts"][part]
+        for key in keys:
+            place = place[key]
+        place[list(place)[-1] if last == -1 else last] = value
+        with pytest.raises(ConfigurationError, match=sentence):
+            small_agent().load_state(state, agent._last_obs)
+
+
 @pytest.mark.parametrize("part", sorted(PARTS))
 def test_a_file_without_one_of_its_parts_is_refused(forge, part):
     refusal(forge({f"{part}.pth": None}), f"one of the two lacks ..{part}")
@@ -269,6 +360,14 @@ HUGE = 10**15
         ({"settings": {"policy_kwargs": {"hidden_sizes": [HUGE]}}}, "'hidden_sizes' is 1e.15"),
         ({"settings": {"policy_kwargs": {"hidden_sizes": [8] * 2000}}}, "'hidden_sizes' has 2,000 entries"),
         ({"settings": {"balancer_kwargs": {"iteration_window": HUGE}}}, "'iteration_window' is 1e.15"),
+        (
+            {"settings": {"balancer_kwargs": {"dwa.iteration_window": 10**7}}},
+            "iteration_window' is 1e.07, at most 2,500,000",
+        ),
+        (
+            {"settings": {"balancer": "igb_rl", "balancer_kwargs": {"critics": 10**6}}},
+            "'critics' is 1e.06, at most 100",
+        ),
         ({"settings": {"batch_size": HUGE * 4}}, "'batch_size' is 4e.15"),
         ({"settings": []}, "'settings' is missing or of the wrong kind"),
         ({"task_names": []}, "between 1 and 1000 different tasks, it names 0"),

@@ -153,6 +153,56 @@ def test_counts_and_streams_survive_a_pause(broken_once, counters, vec_env, rand
     assert resumed.get_attr("start")[1] == env.get_attr("start")[1]
 
 
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_vector_that_no_restart_was_left_for_says_how_another_one_goes_on(
+    counters, vec_env, random_actions, tmp_path, workers
+):
+    env = vec_env(counters(fault="raise", once=str(tmp_path / "struck")), workers=workers)
+    env.reset()
+    before = env.state_dict()["envs"]
+    with pytest.raises(EnvironmentFault, match="'two' raised in step") as fault:
+        for actions in random_actions(env, 5):
+            env.step(actions)
+    assert fault.value.rows == (1,) and env.ended_by_fault and not env.restorable
+    left = env.state_dict()
+    assert left["restarts"] == {"total": 1, "by_task": {"one": 0, "two": 1}}
+    other = vec_env(counters(), workers=workers)
+    other.load_state_dict(left)
+    # "one" begins its episode again, with the same goal; "two" has goals of its own, as after a restart.
+    after = other.state_dict()["envs"]
+    assert after[0]["goal"] == before[0]["goal"] and after[0]["generator"] == before[0]["generator"]
+    assert after[1]["generator"] != before[1]["generator"]
+    record(other, random_actions(other, 20))
+    assert other.restarts.total == 1
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_worker_found_dead_when_the_state_is_asked_for_is_replaced_in_the_next_step(
+    counters, vec_env, random_actions, others
+):
+    env = vec_env(counters(), workers=others, max_restarts=1)
+    env.reset()
+    assert env.restorable
+    victim = env._backend._workers[-1].process
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait()
+    state = env.state_dict()
+    assert len(state["envs"]) == 2 and not env.restorable and env.restarts.total == 0
+    _, _, dones, infos = env.step(random_actions(env, 1)[0])
+    assert dones.tolist() == [others == 1, True] and "died (exit code -9)" in infos[1]["fault"]
+    for actions in random_actions(env, 12):
+        observations, _, _, _ = env.step(actions)
+    assert np.isfinite(observations).all() and env.restarts.total == 1 and len(env.state_dict()["envs"]) == 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_environment_that_cannot_begin_where_it_was_is_built_anew(counters, vec_env, tmp_path, workers):
+    env = vec_env(counters(), workers=workers)
+    env.reset()
+    resumed = vec_env(counters(fault="reset", once=str(tmp_path / "struck")), workers=workers, max_restarts=1)
+    assert np.isfinite(resumed.load_state_dict(env.state_dict())).all() and resumed.restarts.by_task["two"] == 1
+
+
 def test_a_reset_instead_of_the_wait_for_a_lost_step_is_a_reset(broken_once, random_actions):
     env = broken_once("raise", workers=1)
     env.reset()

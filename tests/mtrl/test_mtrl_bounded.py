@@ -2,8 +2,6 @@
 
 import itertools
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,56 +11,17 @@ from mtrl.callbacks import Every
 from mtrl.config import RunConfig
 from mtrl.experiment import run
 from mtrl.tracking import Isolated, TensorBoardWriter, read_metrics
+from tests.mtrl.growth import growth
 
 MakeConfig = Callable[..., RunConfig]
 LINUX = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc to count pages and open files")
-
-# Trains with every writer, a line of metrics for every 50 updates, and prints how resident memory and open files grow.
-TRAIN = """
-import os, pathlib, sys, tempfile
-import torch
-torch.set_num_threads(1)
-from agents import MTSAC
-from mtrl.callbacks import Every, MetricsCallback, in_order
-from mtrl.config import RunConfig
-from mtrl.console import Quiet
-from mtrl.tracking import METRICS_FILE, JsonlWriter, make_logger
-from envs import make_suite
-
-updates, balancer = int(sys.argv[1]), sys.argv[2]
-folder = pathlib.Path(tempfile.mkdtemp(dir=sys.argv[3]))
-env = make_suite("pointmass").make_vec_env(seed=0)
-agent = MTSAC("MultiTaskPolicy", env, balancer=balancer, actor_balancer="unitary", learning_starts=100, batch_size=128,
-              buffer_size=2000, seed=0, device="cpu", policy_kwargs={"hidden_sizes": [32, 32]})
-agent.set_logger(make_logger(folder, RunConfig().tracking, "run", {}, JsonlWriter(folder / METRICS_FILE)))
-
-def pages():
-    return int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-
-def more(updates, first=False):
-    callback = in_order(MetricsCallback(Every(200), Quiet()))
-    agent.learn(4 * updates, callback=callback, log_interval=None, reset_num_timesteps=first)
-    return pages(), len(os.listdir("/proc/self/fd"))
-
-before = more(1500, first=True)  # the replay buffer is full, and everything that is made once is made
-after = more(updates)
-print(after[0] / before[0] - 1, after[1] - before[1])
-"""
-
-
-def growth(updates: int, balancer: str, folder: Path) -> tuple[float, int]:
-    """Relative growth of resident memory, and files opened and not closed, over so many updates."""
-    command = [sys.executable, "-c", TRAIN, str(updates), balancer, str(folder)]
-    child = subprocess.run(command, capture_output=True, text=True, check=True, timeout=3600)
-    memory, files = child.stdout.split()
-    return float(memory), int(files)
 
 
 @LINUX
 @pytest.mark.faults
 @pytest.mark.parametrize("balancer", ["unitary", "famo", "moco", "pcgrad"])
-def test_memory_and_open_files_stay_as_they_are_while_training(tmp_path: Path, balancer: str) -> None:
-    memory, files = growth(5000, balancer, tmp_path)
+def test_memory_and_open_files_stay_as_they_are_while_training(balancer: str) -> None:
+    memory, files = growth(5000, balancer)
     assert memory < 0.02
     assert files == 0
 

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import resource
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +257,82 @@ def test_a_file_outside_of_the_checkpoint_is_not_looked_at(store: CheckpointStor
     manifest["sha256"] = checkpoint_module._seal(manifest)
     (path / MANIFEST).write_text(json.dumps(manifest))
     assert "../../secret is missing" in newest(store)[1][0]
+
+
+def test_a_bomb_in_a_checkpoint_is_refused_before_it_unfolds(store: CheckpointStore) -> None:
+    buffer = buffer_of()
+    fill(buffer, 5)
+    path = save(store, buffer).path
+    with zipfile.ZipFile(path / "agent.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(300_000_000))
+    reseal(path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=r"agent.pt cannot be read .* is compressed, and could grow to any size"):
+        Checkpoint(path).read()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
+
+
+def test_an_archive_in_the_place_of_transitions_is_refused(store: CheckpointStore) -> None:
+    buffer = buffer_of()
+    fill(buffer, 5)
+    checkpoint = save(store, buffer)
+    name = checkpoint.chunks[0].name
+    with (checkpoint.path / name).open("wb") as file:
+        np.savez(file, a=np.zeros(3))
+    with pytest.raises(CheckpointError, match=r"replay-\S+ cannot be read"):
+        checkpoint.rows(name)
+
+
+FORGED: list[tuple[list[Any], Any]] = [
+    (["format"], "1"),
+    (["format"], None),
+    (["env_steps"], "many"),
+    (["exact"], None),
+    (["score"], []),
+    (["files"], 5),
+    (["files", "agent.pt"], 5),
+    (["files", "agent.pt", "bytes"], None),
+    (["replay"], []),
+    (["replay", "stored"], [10**30, 5]),
+    (["replay", "stored"], [6, 5]),
+    (["replay", "capacity"], "x"),
+    (["replay", "chunks"], []),
+    (["replay", "chunks", 0, "first"], [2, 0]),
+    (["replay", "chunks", 0, "first"], [-(10**12), 10**12]),
+    (["replay", "chunks", 0, "last"], [5]),
+    (["replay", "chunks", 0, "last"], ["a", "b"]),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), FORGED, ids=str)
+def test_a_manifest_that_was_forged_is_reported_in_one_sentence(
+    store: CheckpointStore, path: list[Any], value: Any
+) -> None:
+    buffer = buffer_of()
+    fill(buffer, 5)
+    file = save(store, buffer).path / MANIFEST
+    manifest = json.loads(file.read_text())
+    place = manifest
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    del manifest["sha256"]
+    file.write_text(json.dumps({**manifest, "sha256": checkpoint_module._seal(manifest)}))
+    found, said = newest(store)
+    assert found is None and len(said) == 1 and "manifest.json" in said[0] and "\n" not in said[0]
+
+
+def test_a_file_that_lost_its_end_is_not_linked_on_and_on(store: CheckpointStore) -> None:
+    buffer = buffer_of()
+    fill(buffer, 20)
+    first = save(store, buffer)
+    os.truncate(first.path / first.chunks[0].name, 100)
+    fill(buffer, 20)
+    with pytest.raises(FileNotFoundError, match="is not what was written"):
+        save(store, buffer)
+    last = save(store, buffer)  # all of it is written anew
+    last.verify()
+    assert len(b"".join(ring(last))) == 2 * 40 * 20
 
 
 def test_a_newer_format_is_refused_and_left_alone(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from mtrl.plots import plot_success, plot_weights
 from mtrl.report import BATCH_FILE, write_results
 from mtrl.run_folder import RunFolder
 from mtrl.tracking import METRICS_FILE, JsonlWriter, TensorBoardWriter, evaluation_metrics, make_logger, read_metrics
+from tests.mtrl.paused_runs import checkpoints, run_until
 
 MakeConfig = Callable[..., RunConfig]
 SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
@@ -42,6 +43,10 @@ class Faulty(gymnasium.Env):
 
     def reset(self, seed=None, options=None):
         super().reset(seed=seed)
+        left = int(LEFT.read_text())
+        if self.fault == "begin" and left > 0:
+            LEFT.write_text(str(left - 1))
+            raise OSError("cannot be placed")
         self.episodes, self.steps = self.episodes + 1, 0
         return self.np_random.normal(size=2).astype(np.float32), {{}}
 
@@ -60,7 +65,7 @@ class Faulty(gymnasium.Env):
                 raise OSError("the simulator blew up")
         return state, reward, False, False, {{}}
 
-for fault in ("raise", "die", "nan", "huge"):
+for fault in ("raise", "die", "nan", "huge", "begin"):
     gymnasium.register("Faulty-" + fault + "-v0", entry_point=Faulty, kwargs={{"fault": fault}}, max_episode_steps=10)
 """
 
@@ -92,7 +97,9 @@ def test_a_run_gets_over_an_environment_that_fails(faulty: MakeConfig, fault: st
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_when_no_restart_is_left_the_run_ends_with_what_was_measured(faulty: MakeConfig, workers: int) -> None:
+def test_when_no_restart_is_left_the_run_ends_with_what_was_measured_and_can_go_on(
+    faulty: MakeConfig, tmp_path: Path, workers: int
+) -> None:
     config = faulty("raise", times=9, workers=workers, env={"max_worker_restarts": 1})
     with pytest.raises(EnvironmentFault, match="'faulty_tasks:Faulty-raise-v0' raised in step: OSError.*1 restart"):
         run(config)
@@ -103,6 +110,32 @@ def test_when_no_restart_is_left_the_run_ends_with_what_was_measured(faulty: Mak
     assert metrics[-1]["env/restarts"] == 1
     steps = MTSAC.load(folder.path / "agent.zip", device="cpu").num_timesteps
     assert metrics[-1]["env_steps"] == steps > 40
+    # All of it is in a checkpoint, which a start after the task was mended goes on from.
+    (checkpoint,) = checkpoints(folder.path)
+    assert (checkpoint.env_steps, checkpoint.exact) == (steps, False)
+    (tmp_path / "left").write_text("0")
+    result = run(config)
+    assert RunFolder(result.folder).record["resumed"][0]["env_steps"] == steps
+    lines = read_metrics(result.folder)
+    assert [line["env_steps"] for line in lines] == sorted(line["env_steps"] for line in lines)
+    assert lines[-2]["env/restarts"] == 2  # that fault is got over, by the second process
+    last = checkpoints(result.folder)[0]
+    assert last.env_steps == last.manifest["replay"]["stored"][0] == 100
+
+
+def test_a_task_that_cannot_even_begin_ends_the_run_with_its_name(faulty: MakeConfig) -> None:
+    config = faulty("begin", times=9, env={"max_worker_restarts": 2})
+    with pytest.raises(EnvironmentFault, match="'faulty_tasks:Faulty-begin-v0' raised in reset: OSError"):
+        run(config)
+    assert read_metrics(RunFolder.of(config).path)[-1]["env/restarts"] == 2
+
+
+def test_a_task_that_cannot_begin_when_a_run_goes_on_is_built_anew(
+    faulty: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_until(faulty("begin", times=0), 50, monkeypatch)
+    result = run(faulty("begin", times=1))
+    assert read_metrics(result.folder)[-2]["env/restarts"] == 1
 
 
 def test_a_fault_in_an_evaluation_ends_the_run(faulty: MakeConfig) -> None:

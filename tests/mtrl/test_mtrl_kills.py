@@ -8,42 +8,24 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
 
 from mtrl.checkpoint import Checkpoint, CheckpointStore
 from mtrl.tracking import read_metrics
+from tests.mtrl.processes import ENDLESS, ROOT, training, wait_for_checkpoint, wait_for_metrics, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
-SMALL = [
-    "agent.warmup_steps_per_task=10",
-    "agent.precision=float32",
-    "network.hidden_sizes=[8]",
-    "evaluation.final_episodes=1",
-    "evaluation.workers=0",
-    "threads=1",
-    "tracking.tensorboard=false",
-    "tracking.progress=false",
-    "tracking.plots=false",
-]
+# A hundred kills, in four lots that can be worked off side by side.
+HUNDRED = [pytest.param(25, seed, marks=pytest.mark.faults) for seed in (1, 2, 3, 4)]
 
 
-def start(*settings: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, str(ROOT / "train.py"), *settings, *SMALL]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_until(condition: object, seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.faults)])
-def test_a_run_that_is_killed_at_random_moments_ends_like_one_that_was_not(tmp_path: Path, kills: int) -> None:
-    command = [sys.executable, "-m", "tests.mtrl.kill_runs", str(tmp_path), str(kills), "1"]
+@pytest.mark.parametrize(("kills", "seed"), [(6, 1), *HUNDRED])
+def test_a_run_that_is_killed_at_random_moments_ends_like_one_that_was_not(
+    tmp_path: Path, kills: int, seed: int
+) -> None:
+    command = [sys.executable, "-m", "tests.mtrl.kill_runs", str(tmp_path), str(kills), str(seed)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1150)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -52,20 +34,15 @@ def test_a_run_that_is_killed_at_random_moments_ends_like_one_that_was_not(tmp_p
 
 def test_a_killed_command_leaves_no_process_and_no_shared_memory(tmp_path: Path) -> None:
     shared = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
-    process = start(
-        "env=gym", "env.tasks=[Pendulum-v1,MountainCarContinuous-v0]", "env.workers=2", f"run_dir={tmp_path / 'run'}",
-        "total_env_steps=10_000_000", "tracking.every_env_steps=20",
-    )  # fmt: skip
-    try:
-        wait_until(lambda: (tmp_path / "run" / "metrics.jsonl").exists() and read_metrics(tmp_path / "run"))
+    tasks = ("env=gym", "env.tasks=[Pendulum-v1,MountainCarContinuous-v0]", "env.workers=2")
+    with training(*tasks, f"run_dir={tmp_path / 'run'}", ENDLESS, "tracking.every_env_steps=20") as process:
+        wait_for_metrics(tmp_path / "run")
         workers = psutil.Process(process.pid).children(recursive=True)
         assert len(workers) >= 2
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=30)
         _, alive = psutil.wait_procs(workers, timeout=30)
         assert alive == []
-    finally:
-        process.kill()
     if shared or os.path.isdir("/dev/shm"):
         assert set(os.listdir("/dev/shm")) <= shared
 
@@ -75,18 +52,13 @@ def test_a_killed_command_leaves_no_process_and_no_shared_memory(tmp_path: Path)
 def test_a_stop_signal_to_the_whole_group_ends_every_process_and_keeps_a_checkpoint(
     tmp_path: Path, number: int, code: int
 ) -> None:
-    process = start(
-        "env=metaworld", "env.tasks=[reach-v3,push-v3]", "env.workers=2", f"run_dir={tmp_path / 'run'}",
-        "total_env_steps=10_000_000", "tracking.every_env_steps=20",
-    )  # fmt: skip
-    try:
-        wait_until(lambda: (tmp_path / "run" / "metrics.jsonl").exists() and read_metrics(tmp_path / "run"))
+    tasks = ("env=metaworld", "env.tasks=[reach-v3,push-v3]", "env.workers=2")
+    with training(*tasks, f"run_dir={tmp_path / 'run'}", ENDLESS, "tracking.every_env_steps=20") as process:
+        wait_for_metrics(tmp_path / "run")
         workers = psutil.Process(process.pid).children(recursive=True)
         for member in [*workers, psutil.Process(process.pid)]:  # as a terminal or a cluster does
             member.send_signal(number)
         _, stderr = process.communicate(timeout=120)
-    finally:
-        process.kill()
     assert process.returncode == code, stderr
     assert psutil.wait_procs(workers, timeout=30)[1] == []
     newest = CheckpointStore(tmp_path / "run" / "checkpoints").newest(pytest.fail)
@@ -148,38 +120,36 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.faults
 def test_a_run_outlives_a_full_disk(small_disk: Path) -> None:
     run_dir = small_disk / "run"
-    process = start(
-        "env=pointmass", f"run_dir={run_dir}", "total_env_steps=6_000", "tracking.every_env_steps=8",
-        "checkpoint.every_env_steps=100", "evaluation.every_env_steps=100_000",
-    )  # fmt: skip
-    try:
-        wait_until(lambda: any(CheckpointStore(run_dir / "checkpoints").folders()))
+    settings = ("tracking.every_env_steps=8", "checkpoint.every_env_steps=100", "evaluation.every_env_steps=100_000")
+    with training(
+        "env=pointmass", f"run_dir={run_dir}", "total_env_steps=6_000", "tracking.tensorboard=true", *settings
+    ) as process:
+        wait_for_checkpoint(run_dir)
         with (small_disk / "hog").open("wb", buffering=0) as hog:
             fill_up(hog)
             before = Checkpoint(CheckpointStore(run_dir / "checkpoints").folders()[0]).env_steps
             lines = len(read_metrics(run_dir))
-            wait_until(lambda: time.sleep(3) is None)
+            time.sleep(3)
             assert process.poll() is None, process.communicate()
             survivor = CheckpointStore(run_dir / "checkpoints").newest(pytest.fail)
             assert survivor is not None and survivor.env_steps >= before
         (small_disk / "hog").unlink()
         stdout, stderr = process.communicate(timeout=300)
-    finally:
-        process.kill()
     assert process.returncode == 0, stderr
     assert stdout.count("no checkpoint can be written (No space left on device)") == 1
     assert stdout.count("metrics.jsonl cannot be written (No space left on device)") == 1
+    assert stdout.count("TensorBoard failed and is left out from here on") == 1
     steps = [line["env_steps"] for line in read_metrics(run_dir) if "train/n_updates" in line]
     assert steps == list(range(8, 6_001, 8)) and len(steps) > lines
     newest = CheckpointStore(run_dir / "checkpoints").newest(pytest.fail)
     assert newest is not None and newest.env_steps == 6_000
 
 
-def fill_up(file: object) -> None:
+def fill_up(file: IO[bytes]) -> None:
     """Write until there is no room, in ever smaller pieces."""
     size = 1 << 20
     while size:
         try:
-            file.write(b"0" * size)  # type: ignore[attr-defined]
+            file.write(b"0" * size)
         except OSError:
             size //= 2

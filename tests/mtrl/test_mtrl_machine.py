@@ -1,5 +1,6 @@
 """Any sequence of steps, updates, evaluations, saves, crashes, broken files and loads leaves a run that can go on."""
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,13 +22,17 @@ from mtrl.console import Quiet
 from mtrl.pause import LearningRun
 from mtrl.tracking import JsonlWriter, make_logger, read_metrics
 from tests.mtrl.conftest import tiny
-from tests.mtrl.paused_runs import comparable, flip
+from tests.mtrl.paused_runs import comparable
 
 WARMUP = 10  # env_steps in each task before updates
 
 
 class PausedRun(RuleBasedStateMachine):
-    """A run of the toy beside what its checkpoints ought to hold."""
+    """A run of the toy beside what its checkpoints ought to hold.
+
+    A process steps, updates, evaluates and saves until it crashes. While there is none, files may break; the next one
+    loads what is left.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,13 +41,24 @@ class PausedRun(RuleBasedStateMachine):
         self.config = RunConfig.from_dict(
             tiny(self.place, balancer={"name": "famo+rlw"}, agent={"warmup_steps_per_task": WARMUP}, threads=1)
         )
-        self.begin()
+        self.broken: set[int] = set()  # env_steps of the checkpoints that are not
+        self.load()
 
-    def begin(self) -> None:
-        """A process that has just been started."""
+    # ------------------------------------------------------------------ events
+
+    @precondition(lambda self: not self.alive)
+    @rule()
+    def load(self) -> None:
+        """A process is started: it goes on from the newest checkpoint that is whole, and names those that are not."""
+        self.alive = True
         self.store = CheckpointStore(self.place / "checkpoints", keep=2)
-        self.warnings: list[str] = []
-        checkpoint = self.store.newest(self.warnings.append)
+        self.store.clean()
+        warnings: list[str] = []
+        checkpoint = self.store.newest(warnings.append)
+        assert sorted(int(name) for name in re.findall(r"step-(\d+)' cannot be used", " ".join(warnings))) == sorted(
+            self.broken
+        )
+        self.broken = set()
         contents = None if checkpoint is None else checkpoint.read()
         env = make_training_env(self.config, self.config.make_suite())
         agent = make_agent(self.config, env)
@@ -58,10 +74,12 @@ class PausedRun(RuleBasedStateMachine):
         self.started = checkpoint is not None
         if checkpoint is not None and contents is not None:
             self.run.restore(checkpoint, contents)
+        # Nothing is lost beyond the last checkpoint.
         expected = max(self.saved, default=None)
         assert (None if checkpoint is None else checkpoint.env_steps) == expected
         if expected is not None:
             assert self.state() == self.saved[expected]
+        self.counters = self.counted()
 
     def state(self) -> Any:
         """All that the future of the run depends on."""
@@ -70,9 +88,19 @@ class PausedRun(RuleBasedStateMachine):
         rows = [buffer.rows[k, :filled].numpy().tobytes() for k, filled in enumerate(buffer.filled)]
         agent = self.run.agent.state()
         del agent["log"]
-        lines = [line["env_steps"] for line in read_metrics(self.place)]
-        return comparable([agent, rows, self.run.env.state_dict(), self.metrics.state(), lines])
+        return comparable([agent, rows, self.run.env.state_dict(), self.metrics.state(), self.lines()])
 
+    def lines(self) -> list[int]:
+        """env_steps of the lines of metrics."""
+        return [line["env_steps"] for line in read_metrics(self.place)]
+
+    def counted(self) -> list[int]:
+        """What only ever grows while a process lives."""
+        agent = self.run.agent
+        assert agent.replay_buffer is not None
+        return [agent.num_timesteps, agent._n_updates, agent._episode_num, int(agent.replay_buffer.stored.sum())]
+
+    @precondition(lambda self: self.alive)
     @rule(rounds=st.integers(1, 12))
     def step(self, rounds: int) -> None:
         before = self.run.agent.num_timesteps
@@ -82,13 +110,14 @@ class PausedRun(RuleBasedStateMachine):
         self.started = True
         assert self.run.agent.num_timesteps == before + 4 * rounds
 
-    @precondition(lambda self: self.run.agent.num_timesteps > 4 * WARMUP)
+    @precondition(lambda self: self.alive and self.run.agent.num_timesteps > 4 * WARMUP)
     @rule(count=st.integers(1, 3))
     def update(self, count: int) -> None:
         before = self.run.agent._n_updates
         self.run.agent.train(count)
         assert self.run.agent._n_updates == before + count
 
+    @precondition(lambda self: self.alive)
     @rule()
     def evaluate(self) -> None:
         before = self.state()
@@ -97,7 +126,7 @@ class PausedRun(RuleBasedStateMachine):
         env.close()
         assert self.state() == before
 
-    @precondition(lambda self: self.started and self.run.agent.num_timesteps not in self.saved)
+    @precondition(lambda self: self.alive and self.started and self.run.agent.num_timesteps not in self.saved)
     @rule()
     def save(self) -> None:
         latest = self.store.latest
@@ -106,37 +135,61 @@ class PausedRun(RuleBasedStateMachine):
         kept = sorted(self.saved)[-2:]
         self.saved = {step: state for step, state in self.saved.items() if step in kept}
 
+    @precondition(lambda self: self.alive)
     @rule()
     def crash(self) -> None:
-        """The process is gone; a new one loads what is there."""
+        """The process is gone, in the middle of a checkpoint and of a line of metrics."""
+        self.alive = False
         self.run.env.close()
-        self.begin()
-        assert self.warnings == []
+        draft = self.place / "checkpoints" / ".step-000000000004.partial"
+        draft.mkdir(parents=True, exist_ok=True)
+        (draft / "agent.pt").write_bytes(b"half")
+        with (self.place / "metrics.jsonl").open("ab") as file:
+            file.write(b'{"env_steps": 1')
 
-    @precondition(lambda self: len(self.saved) > 1)
+    @precondition(lambda self: not self.alive and self.saved and not self.broken)
     @rule(data=st.data())
     def corrupt(self, data: st.DataObject) -> None:
-        """One bit of the newest checkpoint changes, in a file that no other one shares; then the process is gone."""
-        newest, before = self.store.folders()[:2]
-        names = sorted(path.name for path in newest.iterdir() if not (before / path.name).exists())
-        names += ["agent.pt", "state.json", "manifest.json"]
-        path = newest / data.draw(st.sampled_from(names))
-        flip(path, data.draw(st.integers(0, path.stat().st_size - 1)))
-        del self.saved[max(self.saved)]
-        self.run.env.close()
-        self.begin()
-        assert len(self.warnings) == 1 and path.parent.name in self.warnings[0]
+        """One bit of a file of the newest checkpoint changes, and with it in all checkpoints that share the file."""
+        newest = self.store.folders()[0]
+        path = newest / data.draw(st.sampled_from(sorted(file.name for file in newest.iterdir())))
+        with path.open("r+b") as file:
+            content = bytearray(file.read())
+            content[data.draw(st.integers(0, len(content) - 1))] ^= 1
+            file.seek(0)
+            file.write(content)
+        sharing = [twin for folder in self.store.folders() if (twin := folder / path.name).exists()]
+        self.broken = {int(twin.parent.name[5:]) for twin in sharing if twin.samefile(path)}
+        self.saved = {step: state for step, state in self.saved.items() if step not in self.broken}
+
+    # ------------------------------------------------------------------ what holds all the time
 
     @invariant()
-    def counters_and_replay_agree(self) -> None:
+    def counters_are_monotone(self) -> None:
+        before, self.counters = self.counters, self.counted()
+        assert all(now >= then for now, then in zip(self.counters, before, strict=True))
+        assert not self.alive or self.lines() == sorted(set(self.lines()))
+
+    @invariant()
+    def replay_and_counters_agree(self) -> None:
         agent, buffer = self.run.agent, self.run.agent.replay_buffer
         assert buffer is not None
-        assert agent.num_timesteps == buffer.stored.sum() >= max(self.saved, default=0)
+        assert agent.num_timesteps == buffer.stored.sum()
         assert (buffer.filled == np.minimum(buffer.stored, buffer.capacity)).all()
-        assert all(bool(torch.isfinite(value).all()) for value in agent.policy.state_dict().values())
+
+    @invariant()
+    def weights_are_finite(self) -> None:
+        assert all(bool(torch.isfinite(value).all()) for value in self.run.agent.policy.state_dict().values())
+
+    @invariant()
+    def every_checkpoint_that_was_written_is_there_and_whole(self) -> None:
+        written = {int(path.name[5:]) for path in self.store.folders()}
+        assert written == self.saved.keys() | self.broken
+        assert not self.alive or self.run.agent.num_timesteps >= max(self.saved, default=0)
 
     def teardown(self) -> None:
-        self.run.env.close()
+        if self.alive:
+            self.run.env.close()
         shutil.rmtree(self.place)
 
 
@@ -146,7 +199,7 @@ def test_any_sequence_of_events_leaves_a_run_that_can_go_on(sequences: int) -> N
         PausedRun,
         settings=settings(
             max_examples=sequences,
-            stateful_step_count=12,
+            stateful_step_count=16,
             deadline=None,
             derandomize=sequences < 100,
             suppress_health_check=list(HealthCheck),

@@ -1,17 +1,18 @@
 """A run that was stopped goes on as if nothing had happened; what would make another run of it is refused."""
 
+import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from agents import ConfigurationError
 from mtrl.config import RunConfig
 from mtrl.errors import ConfigError, RunFolderError, exit_code, sentence
 from mtrl.experiment import run
@@ -20,10 +21,10 @@ from mtrl.pause import changes
 from mtrl.run_folder import RunFolder
 from mtrl.signals import StopRequest
 from mtrl.tracking import JsonlWriter, read_metrics
-from tests.mtrl.paused_runs import checkpoints, everything, flip, lines, run_until
+from tests.mtrl.paused_runs import checkpoints, everything, flip, lines, reseal, run_until
+from tests.mtrl.processes import ENDLESS, training, wait_for_checkpoint
 
 MakeConfig = Callable[..., RunConfig]
-ROOT = Path(__file__).resolve().parents[2]
 
 KINDS: dict[str, dict[str, Any]] = {
     "unitary": {},
@@ -191,6 +192,92 @@ def test_a_finished_run_goes_on_when_more_steps_are_asked_for(
     assert steps == list(range(20, 161, 20))
 
 
+@pytest.mark.parametrize("moment", ["update", "_describe"])
+def test_a_finished_run_goes_on_even_where_the_first_process_to_do_so_died_at_once(
+    steady: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    run(steady("run", total_env_steps=120))
+    results = (tmp_path / "run" / "results.csv").read_text()
+
+    def die(*_: Any, **__: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(RunFolder, moment, die)
+        run(steady("run", total_env_steps=160))
+    assert not run(steady("run", total_env_steps=160)).skipped
+    assert (tmp_path / "run" / "results-at-120.csv").read_text() == results
+
+
+def test_fewer_steps_than_were_made_are_refused(
+    steady: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_until(steady("run"), 100, monkeypatch)
+    with pytest.raises(
+        ConfigError, match=r"has made 100 env steps: total_env_steps must be at least as many, found 80"
+    ):
+        run(steady("run", total_env_steps=80))
+    assert run(steady("run", total_env_steps=100)).folder == tmp_path / "run"
+
+
+def test_a_run_that_made_a_round_more_than_asked_for_can_be_started_again(
+    steady: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = steady("run", agent={"train_freq": 3}, total_env_steps=100)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise OSError("the machine went down before the results were written")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="went down"):
+        patched.setattr("mtrl.experiment.write_results", die)
+        run(config)
+    assert checkpoints(tmp_path / "run")[0].env_steps == 108
+    assert not run(config).skipped
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        ("state.json", [], []),
+        ("state.json", ["metrics"], 3),
+        ("state.json", ["clocks", "metrics"], None),
+        ("state.json", ["environments", "envs", 0, "generator"], {"state": 1}),
+        ("state.json", ["environments", "envs", 0, "position"], "here"),
+        ("config.json", ["balancer", "name"], "os.system"),
+        ("config.json", [], []),
+    ],
+    ids=str,
+)
+def test_contents_that_nobody_wrote_are_refused_in_one_sentence(
+    steady: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, path: list[Any], value: Any
+) -> None:
+    run_until(steady("run"), 100, monkeypatch)
+    file = checkpoints(tmp_path / "run")[0].path / name
+    contents = [json.loads(file.read_text())]
+    place: Any = contents
+    for key in [0, *path][:-1]:
+        place = place[key]
+    place[[0, *path][-1]] = value
+    file.write_text(json.dumps(contents[0]))
+    reseal(file.parent)
+    with pytest.raises(ConfigError) as refused:
+        run(steady("run"))
+    assert "\n" not in sentence(refused.value) and exit_code(refused.value) == 2
+
+
+def test_weights_that_are_no_numbers_are_not_gone_on_with(
+    steady: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_until(steady("run"), 100, monkeypatch)
+    file = checkpoints(tmp_path / "run")[0].path / "agent.pt"
+    agent = torch.load(file, weights_only=True)
+    agent["parts"]["policy"]["actor.network.head.weight"][0] = torch.nan
+    torch.save(agent, file)
+    reseal(file.parent)
+    with pytest.raises(ConfigurationError, match=r"'actor.network.head.weight' holds a number that is not finite"):
+        run(steady("run"))
+
+
 def test_settings_that_change_no_result_may_change(
     steady: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +340,36 @@ def test_a_signal_between_steps_waits_and_outside_of_learning_raises_at_once() -
             os.kill(os.getpid(), signal.SIGINT)
     assert (exit_code(stopped.value), sentence(stopped.value)[:14]) == (130, "Stopped by you")
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_first_signal_after_the_wall_time_still_waits_for_the_checkpoint() -> None:
+    from mtrl.errors import RunStopped
+
+    with pytest.raises(RunStopped, match="Stopped by SIGTERM"):
+        with StopRequest(max_wall_time=1e-9) as stop, stop.patiently():
+            assert stop.due() is not None
+            os.kill(os.getpid(), signal.SIGTERM)  # were it the second one, this process would be gone
+
+
+def test_a_signal_that_a_launcher_passes_on_once_more_is_one_signal() -> None:
+    from mtrl.errors import RunStopped
+
+    with pytest.raises(RunStopped, match="Stopped by you"):
+        with StopRequest() as stop, stop.patiently():
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file without room")
+def test_a_log_without_room_keeps_no_run_from_stopping_as_it_should(tmp_path: Path) -> None:
+    settings = ("env=pointmass", f"run_dir={tmp_path / 'run'}", "checkpoint.every_env_steps=200", ENDLESS)
+    shown = ("tracking.progress=true", "evaluation.every_env_steps=80")
+    with open("/dev/full", "w") as full, training(*settings, *shown, stdout=full, stderr=full) as process:
+        wait_for_checkpoint(tmp_path / "run")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 75
+    assert RunFolder(tmp_path / "run").status == "interrupted"
+    checkpoints(tmp_path / "run")[0].verify()
 
 
 def test_a_folder_has_one_writer_at_a_time(tmp_path: Path) -> None:
@@ -324,58 +441,62 @@ def test_metrics_that_found_no_room_are_written_when_there_is_room(
     assert [line["env_steps"] for line in read_metrics(tmp_path)] == [0, 1, 2, 3, 9]
 
 
+class AtOnce:
+    """An executor whose work is done when it is submitted: how often something is tried does not depend on a disk."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(function(*arguments))
+        except BaseException as error:
+            done.set_exception(error)
+        return done
+
+    def shutdown(self) -> None:
+        pass
+
+
 def test_a_run_goes_on_while_no_checkpoint_can_be_written(
     steady: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from mtrl import checkpointing
     from mtrl.checkpoint import NewFile
 
-    write, full = NewFile.write, {"calls": 0}
+    write, calls, refused = NewFile.write, [0], [0]
 
     def refuse(self: NewFile, data: Any) -> int:
-        full["calls"] += 1
-        if 10 < full["calls"] < 16:
+        calls[0] += 1
+        if 10 < calls[0] <= 40:
+            refused[0] += 1
             raise OSError(28, "No space left on device")
         return write(self, data)
 
     monkeypatch.setattr(NewFile, "write", refuse)
     monkeypatch.setattr(checkpointing, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpointing, "ThreadPoolExecutor", AtOnce)
     run(steady("run", checkpoint={"every_env_steps": 4}, total_env_steps=400))
     said = capsys.readouterr().out
+    assert refused == [30]  # thirty checkpoints in a row
     assert said.count("no checkpoint can be written (No space left on device)") == 1
     assert said.count("Checkpoints can be written again") == 1
     assert checkpoints(tmp_path / "run")[0].env_steps == 400
     assert [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.startswith(".")] == []
 
 
-def start(folder: Path, *settings: str, **options: Any) -> "subprocess.Popen[str]":
-    """``train.py`` on the toy, in a process of its own."""
-    command = [sys.executable, str(ROOT / "train.py"), "env=pointmass", f"run_dir={folder}", "network.hidden_sizes=[8]"]
-    command += ["agent.warmup_steps_per_task=10", "threads=1", "tracking.tensorboard=false", "tracking.progress=false"]
-    command += ["evaluation.final_episodes=1", "evaluation.workers=0", "checkpoint.every_env_steps=200", *settings]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
-def wait_for_checkpoint(folder: Path, seconds: float = 90.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not list((folder / "checkpoints").glob("step-*")):
-        assert time.monotonic() < deadline, f"no checkpoint appeared in {folder}"
-        time.sleep(0.05)
-
-
 def test_a_terminated_command_can_be_requeued_and_the_same_command_ends_it(tmp_path: Path) -> None:
-    first = start(tmp_path / "run", "total_env_steps=10_000_000")
-    try:
+    settings = ("env=pointmass", f"run_dir={tmp_path / 'run'}", "checkpoint.every_env_steps=200")
+    with training(*settings, ENDLESS) as first:
         wait_for_checkpoint(tmp_path / "run")
         first.send_signal(signal.SIGTERM)
         _, stderr = first.communicate(timeout=60)
-    finally:
-        first.kill()
     assert first.returncode == 75
     assert stderr.splitlines()[-1] == "Stopped by SIGTERM; the same command goes on from the last checkpoint."
     steps = checkpoints(tmp_path / "run")[0].env_steps
-    second = start(tmp_path / "run", f"total_env_steps={steps + 400}")
-    stdout, stderr = second.communicate(timeout=90)
+    with training(*settings, f"total_env_steps={steps + 400}") as second:
+        stdout, stderr = second.communicate(timeout=90)
     assert (second.returncode, stderr) == (0, "")
     assert f"Going on from step {steps:,}" in stdout
     assert checkpoints(tmp_path / "run")[0].env_steps == steps + 400

@@ -2,12 +2,9 @@
 
 import json
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas
@@ -25,6 +22,7 @@ from mtrl.experiment import Result, run
 from mtrl.plots import plot_weights
 from mtrl.run_folder import RunFolder, safe_name
 from mtrl.tracking import JsonlWriter, read_metrics, task_series
+from tests.mtrl.processes import ENDLESS, training, wait_for_metrics
 
 TASKS = [f"point-{k}" for k in range(4)]
 MakeConfig = Callable[..., RunConfig]
@@ -205,20 +203,11 @@ def test_a_stop_leaves_metrics_agent_and_plot(
 
 
 def test_control_c_ends_the_command_with_130_and_leaves_a_run(tmp_path: Path) -> None:
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, str(root / "train.py"), "env=pointmass", f"run_dir={tmp_path / 'r'}"]
-    process = subprocess.Popen(
-        [*command, "total_env_steps=10_000_000", "tracking.every_env_steps=40", "evaluation.every_env_steps=200"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        _wait_for(tmp_path / "r" / "metrics.jsonl", "eval/success_rate")
+    settings = ("env=pointmass", f"run_dir={tmp_path / 'r'}", ENDLESS)
+    with training(*settings, "tracking.every_env_steps=40", "evaluation.every_env_steps=200") as process:
+        wait_for_metrics(tmp_path / "r", "eval/success_rate")
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
-    finally:
-        process.kill()
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert RunFolder(tmp_path / "r").status == "interrupted"
@@ -270,10 +259,3 @@ def _stop_at_step(monkeypatch: pytest.MonkeyPatch, env_steps: int, error: BaseEx
             raise error
 
     monkeypatch.setattr(Quiet, "step", step)
-
-
-def _wait_for(path: Path, text: str, seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (path.exists() and text in path.read_text()):
-        assert time.monotonic() < deadline, f"{path} did not appear with {text!r}"
-        time.sleep(0.1)

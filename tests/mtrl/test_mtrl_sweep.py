@@ -1,6 +1,7 @@
 """Sweeps: what is said of the whole, what is skipped, what a failure does, side by side or one after the other."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,8 +12,8 @@ import pytest
 from mtrl.errors import ConfigError
 from mtrl.launch import _have_all
 from mtrl.sweep import FAILED, FINISHED, SKIPPED, Sweep, refuse_one_folder, swept_settings
+from tests.mtrl.processes import ENDLESS, ROOT, training, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "env=pointmass",
     "env.horizon=5",
@@ -66,6 +67,16 @@ def test_runs_side_by_side_share_one_count(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "2 finished, 0 skipped, 2 failed (balancer=static" in said_of_the_whole(done)[-1]
     assert len(list((tmp_path / "runs" / "pointmass").glob("mtsac-rlw-seed*/results.csv"))) == 2
+
+
+def test_a_stop_signal_ends_the_whole_sweep_and_the_same_command_goes_on_with_it(tmp_path: Path) -> None:
+    settings = ("-m", *SMALL, "seed=1,2", f"runs_dir={tmp_path}", "checkpoint.every_env_steps=40")
+    with training(*settings, ENDLESS, cwd=tmp_path) as process:
+        wait_until(lambda: list(tmp_path.glob("pointmass/*/checkpoints/step-*")))
+        process.send_signal(signal.SIGTERM)
+        stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "run 2 of 2" not in stdout and len(list(tmp_path.glob("pointmass/*"))) == 1
 
 
 @pytest.mark.parametrize(
