@@ -25,6 +25,7 @@ from .worker import DONE, STEP
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
+_BUILDING, _START_SECONDS = "building", 60.0
 _CODE = "import sys; sys.path[:] = {path!r}; from envs.worker import main; main({pipe}, {memory}, {lifeline})"
 
 
@@ -118,7 +119,7 @@ class WorkerPool:
             self.arrays = StepArrays(*shape, buffer=mmap.mmap(self._memory_fd, size))
             for w in range(workers):
                 self._workers.append(_Worker(recipes[w::workers], shape, self._memory_fd))
-            faults = self._wait("building")
+            faults = self._wait(_BUILDING)
         except BaseException:
             self.close()
             raise
@@ -161,11 +162,11 @@ class WorkerPool:
                 continue
             if worker.lost:
                 worker = self._replace(place, seed_of)
-                faults += self._faults(worker, "building", self._deadline())
+                faults += self._faults(worker, _BUILDING, self._deadline(_BUILDING))
                 faults += self._tell([worker], "reset", None)
             else:
                 faults += self._tell([worker], "restart", share, [seed_of[row] for row in share])
-            faults += self._faults(worker, "building", self._deadline())
+            faults += self._faults(worker, _BUILDING, self._deadline(_BUILDING))
         return faults
 
     def _replace(self, place: int, seed_of: dict[int, int]) -> _Worker:
@@ -196,7 +197,8 @@ class WorkerPool:
         for worker, share in shares:
             if worker.lost:
                 continue
-            message = self._receive(worker, f"in {method!r}", self._deadline())
+            doing = f"in {method!r}"
+            message = self._receive(worker, doing, self._deadline(doing))
             if isinstance(message, Fault):
                 faults.append(message)
                 continue
@@ -217,8 +219,12 @@ class WorkerPool:
         """End every worker; safe to call twice."""
         self._finalizer()
 
-    def _deadline(self) -> float:
-        return time.monotonic() + self.timeout
+    def _patience(self, doing: str) -> float:
+        """Seconds of silence that are borne; a process that starts has to import first, perhaps on a busy machine."""
+        return max(self.timeout, _START_SECONDS) if doing == _BUILDING else self.timeout
+
+    def _deadline(self, doing: str) -> float:
+        return time.monotonic() + self._patience(doing)
 
     def _tell(self, workers: Sequence[_Worker], command: str, *args: Any) -> list[Fault]:
         message = pickle.dumps((command, (), args, {}))
@@ -234,7 +240,7 @@ class WorkerPool:
 
     def _wait(self, doing: str) -> list[Fault]:
         """What went wrong in the workers until all of them were done, all having the same time for it."""
-        deadline = self._deadline()
+        deadline = self._deadline(doing)
         return [fault for worker in self._workers for fault in self._faults(worker, doing, deadline)]
 
     def _faults(self, worker: _Worker, doing: str, deadline: float) -> list[Fault]:
@@ -254,7 +260,7 @@ class WorkerPool:
 
     def _receive(self, worker: _Worker, doing: str, deadline: float) -> bytes | Fault:
         if not worker.poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            silence = f"gave no sign of life for {self.timeout:g} s while {doing}{self._culprit(worker)[1]}"
+            silence = f"gave no sign of life for {self._patience(doing):g} s while {doing}{self._culprit(worker)[1]}"
             return self._lose(worker, f"{silence}; raise worker_timeout if the simulator is that slow")
         try:
             return worker.pipe.recv_bytes()
