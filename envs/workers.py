@@ -25,7 +25,8 @@ from .worker import DONE, STEP
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
-BUILT_IN_TIMEOUT = 10  # environments that a worker must be able to build within one time-out
+START_SECONDS = 60.0  # that a worker always has: it imports first, perhaps on a busy machine
+BUILT_AT_START = 10  # environments that it must be able to build in that time
 _CODE = "import sys; sys.path[:] = {path!r}; from envs.worker import main; main({pipe}, {memory}, {lifeline})"
 
 
@@ -130,7 +131,7 @@ class WorkerPool:
             self.arrays = StepArrays(*shape, buffer=mmap.mmap(self._memory_fd, size))
             for w in range(workers):
                 self._workers.append(_Worker(recipes[w::workers], shape, self._memory_fd))
-            faults = self._wait("building", slowness=max(1.0, len(recipes) / workers / BUILT_IN_TIMEOUT))
+            faults = self._wait("building", self._until_built(len(recipes) / workers))
         except BaseException:
             self.close()
             raise
@@ -173,11 +174,11 @@ class WorkerPool:
                 continue
             if worker.lost:
                 worker = self._replace(place, seed_of)
-                faults += self._faults(worker, "building", self._deadline())
+                faults += self._faults(worker, "building", self._until_built(len(worker.indices)))
                 faults += self._tell([worker], "reset", None)
             else:
                 faults += self._tell([worker], "restart", share, [seed_of[row] for row in share])
-            faults += self._faults(worker, "building", self._deadline())
+            faults += self._faults(worker, "building", self._until_built(len(worker.indices)))
         return faults
 
     def _replace(self, place: int, seed_of: dict[int, int]) -> _Worker:
@@ -229,8 +230,11 @@ class WorkerPool:
         """End every worker; safe to call twice."""
         self._finalizer()
 
-    def _deadline(self, slowness: float = 1.0) -> _Deadline:
-        return _Deadline(self.timeout * slowness)
+    def _deadline(self) -> _Deadline:
+        return _Deadline(self.timeout)
+
+    def _until_built(self, environments: float) -> _Deadline:
+        return _Deadline(max(self.timeout, START_SECONDS) * max(1.0, environments / BUILT_AT_START))
 
     def _tell(self, workers: Sequence[_Worker], command: str, *args: Any) -> list[Fault]:
         message = pickle.dumps((command, (), args, {}))
@@ -244,12 +248,9 @@ class WorkerPool:
                 return [self._died(worker)]
         return []
 
-    def _wait(self, doing: str, slowness: float = 1.0) -> list[Fault]:
-        """What went wrong in the workers until all of them were done, all having the same time for it.
-
-        :param slowness: how many time-outs it may take
-        """
-        deadline = self._deadline(slowness)
+    def _wait(self, doing: str, deadline: _Deadline | None = None) -> list[Fault]:
+        """What went wrong in the workers until all of them were done, all having the same time for it."""
+        deadline = deadline or self._deadline()
         return [fault for worker in self._workers for fault in self._faults(worker, doing, deadline)]
 
     def _faults(self, worker: _Worker, doing: str, deadline: _Deadline) -> list[Fault]:

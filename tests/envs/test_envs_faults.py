@@ -88,8 +88,7 @@ def test_a_task_that_cannot_be_built_is_named(new_constructor, workers):
 
 
 def test_a_worker_that_hangs_is_noticed_and_ended(counters, vec_env):
-    env = vec_env(counters(fault="hang"), workers=2)
-    env._backend.timeout = 1.0  # once it is built, which takes longer on a busy machine
+    env = vec_env(counters(fault="hang"), workers=2, worker_timeout=1.0)
     processes = [worker.process for worker in env._backend._workers]
     with pytest.raises(EnvironmentFault, match="task 'two' gave no sign of life for 1 s while stepping"):
         run(env)
