@@ -1,11 +1,13 @@
 """One finished run of seconds, shared by the tests that read it, and a config to make more of them."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from mtrl.config import RunConfig
 from mtrl.experiment import Result, run
@@ -34,6 +36,13 @@ def tiny(runs_dir: Path, **changes: Any) -> dict[str, Any]:
     for key, change in changes.items():
         values[key] = {**values[key], **change} if isinstance(values.get(key), dict) else change
     return values
+
+
+@pytest.fixture
+def ray_alone() -> Iterator[None]:
+    """Of the tests that start Ray, one at a time, whichever process runs them."""
+    with FileLock(Path(tempfile.gettempdir()) / "mtrl-tests-with-ray.lock"):
+        yield
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ def test_a_single_config_takes_one_value_for_each_setting() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_alone")
 def test_a_sweep_skips_what_is_finished_and_goes_on_beside_what_fails(tmp_path: Path) -> None:
     settings = [*SMALL, f"runs_dir={tmp_path / 'runs'}"]
     finished = run(compose([*settings, "balancer=unitary", "seed=1", "tracking.progress=false"]))

@@ -1,8 +1,10 @@
 """``mtrl tune`` from the shell: what it refuses, and one search on a local Ray that leaves nothing behind."""
 
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,18 +69,19 @@ def command(*arguments: str) -> list[str]:
 
 
 @pytest.fixture
-def clean_machine() -> Iterator[None]:
+def clean_machine(ray_alone: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No shared memory and no folder of Ray's may be left behind."""
-    places = [Path("/dev/shm"), Path("/tmp")]
+    place = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # of its own, and short: sockets lie in it
+    monkeypatch.setenv("TMPDIR", str(place))
 
-    def seen() -> set[str]:
-        return {str(path) for place in places if place.is_dir() for path in place.glob("*ray*")} | {
-            str(path) for path in places[0].glob("plasma*")
-        }
+    def shared() -> set[str]:
+        return {str(path) for pattern in ("*ray*", "plasma*") for path in Path("/dev/shm").glob(pattern)}
 
-    before = seen()
+    before = shared()
     yield
-    assert seen() <= before
+    assert shared() <= before
+    assert [path.name for path in place.glob("mtrl-ray-*")] == []
+    shutil.rmtree(place)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from mtrl.tune.population import Book, read_book
 from tests.mtrl.test_mtrl_tune_command import ROOT, SMALL, command
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("ray_alone")]
 
 OPTIONS = ["--population", "4", "--intervals", "3", "--metric", "mean_return", "--workers", "2"]
 STEPS = "total_env_steps=4_000"

@@ -159,7 +159,7 @@ def test_options_that_cannot_work_are_refused(options, message):
 # ---------------------------------------------------------------- the scheduler
 
 # Tasks 0 and 1 oppose each other, task 2 agrees with both; gradients stay as they are.
-NEEDS_MORE = ("static", "igb_rl_frozen", "igb_rl_permuted", "son_goku")  # options without a default; itself
+NEEDS_MORE = ("static", "schedule", "igb_rl_frozen", "igb_rl_permuted", "son_goku")  # options without a default; itself
 OPPOSED = torch.tensor([[1.0, 0.0, 0.2], [-1.0, 0.0, 0.2], [0.0, 1.0, 0.5]], dtype=torch.float64)
 
 
