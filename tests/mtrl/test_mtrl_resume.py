@@ -1,6 +1,7 @@
 """A run that was stopped goes on as if nothing had happened; what would make another run of it is refused."""
 
 import json
+import time
 import os
 import signal
 from collections.abc import Callable
@@ -144,6 +145,7 @@ def test_lines_and_events_after_the_checkpoint_are_forgotten(
     run_until(config, 100, monkeypatch)
     flip(checkpoints(tmp_path / "run")[0].path / "agent.pt")
     assert lines(tmp_path / "run")[-1]["env_steps"] == 100
+    time.sleep(1.0)  # TensorBoard reads event files in the order of the second that their names begin with
     run(config)
     steps = [line["env_steps"] for line in lines(tmp_path / "run") if "train/n_updates" in line]
     assert steps == list(range(20, 161, 20))
