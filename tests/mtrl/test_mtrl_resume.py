@@ -1,9 +1,9 @@
 """A run that was stopped goes on as if nothing had happened; what would make another run of it is refused."""
 
 import json
-import time
 import os
 import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
