@@ -25,8 +25,7 @@ from agents.precision import PRECISIONS, float32_products
 from agents.replay import ReplaySample
 from agents.task_gradients import JACOBIANS, DenseGradients, TaskGradients
 from benchmarks.timing import machine, markdown, take_turns
-from benchmarks.update import ACTIONS, STATES, MetaWorldShapes
-from envs import make_suite
+from benchmarks.update import ACTIONS, STATES, shapes_env
 
 BASELINE = "unitary"
 PUBLISHED_WAY = ("pcgrad", "mgda")  # methods also timed with K backward passes
@@ -103,8 +102,7 @@ class Contest:
         **settings: Any,
     ) -> None:
         self.num_tasks = num_tasks
-        tasks = {f"task-{k}": MetaWorldShapes for k in range(num_tasks)}
-        self.env = make_suite("gym", tasks=tasks, horizon=500).make_vec_env(seed=0)
+        self.env = shapes_env(num_tasks)
         self.agents = [
             kind(
                 "MultiTaskPolicy",

@@ -15,8 +15,8 @@ from stable_baselines3.common.logger import Logger
 
 from agents import MTSAC
 from benchmarks.timing import markdown
-from benchmarks.update import MetaWorldShapes
-from envs import MultiTaskVecEnv, make_suite
+from benchmarks.update import shapes_env
+from envs import MultiTaskVecEnv
 from mtrl.callbacks import EvaluationCallback, Every, MetricsCallback
 from mtrl.checkpoint import CheckpointStore
 from mtrl.checkpointing import Checkpointer
@@ -78,9 +78,7 @@ def measure(
 
 
 def _run(place: Path, transitions: int, hidden_sizes: tuple[int, ...]) -> tuple[LearningRun, Checkpointer]:
-    env = make_suite("gym", tasks={f"task-{k}": MetaWorldShapes for k in range(TASKS)}, horizon=500).make_vec_env(
-        seed=0
-    )
+    env = shapes_env(TASKS)
     agent = MTSAC(
         "MultiTaskPolicy",
         env,

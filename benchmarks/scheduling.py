@@ -12,8 +12,7 @@ import torch
 
 from agents import MTSAC
 from benchmarks.timing import Timing, machine, take_turns, timing_table
-from benchmarks.update import MetaWorldShapes, fill
-from envs import make_suite
+from benchmarks.update import fill, shapes_env
 
 INNER = ("unitary", "pcgrad", "moco")
 
@@ -35,8 +34,7 @@ def measure(
     :param hidden_sizes: widths of actor and critics
     :param updates: in a turn; an even number gives both halves theirs
     """
-    tasks = {f"task-{k}": MetaWorldShapes for k in range(num_tasks)}
-    env = make_suite("gym", tasks=tasks, horizon=500).make_vec_env(seed=0)
+    env = shapes_env(num_tasks)
     halves = torch.arange(num_tasks) % 2 == torch.arange(2)[:, None]
     agents = {}
     for name, groups in (("all tasks", torch.ones(1, num_tasks, dtype=torch.bool)), ("two halves in turn", halves)):

@@ -18,7 +18,7 @@ from stable_baselines3.common.logger import configure
 from agents import MTSAC
 from agents.precision import float32_products
 from benchmarks.timing import Timing, machine, take_turns, timing_table
-from envs import make_suite
+from envs import MultiTaskVecEnv, make_suite
 
 BASELINE = "SB3 SAC.train"
 STATES, ACTIONS = 39, 4
@@ -38,6 +38,12 @@ class MetaWorldShapes(gymnasium.Env):
         return np.zeros(STATES, np.float32), 0.0, False, False, {"success": False}
 
 
+def shapes_env(num_tasks: int) -> MultiTaskVecEnv:
+    """A vector of K environments of Meta-World's shapes."""
+    tasks = {f"task-{k}": MetaWorldShapes for k in range(num_tasks)}
+    return make_suite("gym", tasks=tasks, horizon=500).make_vec_env(seed=0)
+
+
 def measure(
     rounds: int = 15,
     num_tasks: int = 10,
@@ -53,8 +59,7 @@ def measure(
     :param hidden_sizes: widths of actor and critics
     :param transitions: of each task in the replay buffers
     """
-    tasks = {f"task-{k}": MetaWorldShapes for k in range(num_tasks)}
-    env = make_suite("gym", tasks=tasks, horizon=500).make_vec_env(seed=0)
+    env = shapes_env(num_tasks)
     sizes = list(hidden_sizes)
     buffer_size = transitions * num_tasks
 

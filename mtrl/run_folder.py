@@ -26,6 +26,16 @@ AGENT_FILE, CHECKPOINTS = "agent.zip", "checkpoints"
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside its place first, so that a crash, or a loss of power, leaves the old or the new one."""
+    draft = path.with_name(f"{path.name}.new")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
 class RunFolder:
     """One run on disk.
 
@@ -115,22 +125,13 @@ class RunFolder:
     def _describe(self, config: RunConfig) -> None:
         from omegaconf import OmegaConf
 
-        self._write(CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
-        self._write(COMMAND_FILE, command() + "\n")
+        write_whole(self.path / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
+        write_whole(self.path / COMMAND_FILE, command() + "\n")
 
     def update(self, **entries: Any) -> None:
         """Add to ``run.json``."""
         self.record |= entries
-        self._write(RECORD_FILE, json.dumps(self.record, indent=2) + "\n")
-
-    def _write(self, name: str, text: str) -> None:
-        """Write a file beside its place first, so that a crash, or a loss of power, leaves the old or the new one."""
-        draft = self.path / f"{name}.new"
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path / name)
+        write_whole(self.path / RECORD_FILE, json.dumps(self.record, indent=2) + "\n")
 
     def close(self, status: str, **entries: Any) -> None:
         """Write how the run ended."""

@@ -1,7 +1,6 @@
 """``mtrl tune`` and ``mtrl sweep``: from a command line to runs on Ray, with one line of progress after another."""
 
 import dataclasses
-import json
 import os
 import sys
 import time
@@ -20,7 +19,7 @@ from mtrl.run_folder import FINISHED as RUN_FINISHED
 from mtrl.run_folder import RunFolder, safe_name
 from mtrl.sweep import FAILED, FINISHED, SKIPPED, Sweep
 from mtrl.tune.bandit import require_bandit
-from mtrl.tune.evolution import Outcome
+from mtrl.tune.evolution import Outcome, ranking
 from mtrl.tune.jobs import Job, Runs
 from mtrl.tune.on_ray import Resources, clear, do_all, require_ray
 from mtrl.tune.population import SEARCHED, Book, Settings, read_book
@@ -144,10 +143,8 @@ def _compare(search: Search, resources: Resources, scratch: Path, progress: "_Pr
         progress.run(job, outcome, len(outcomes), len(jobs))
 
     do_all(Runs(jobs, told), resources, scratch)
-    last = book.generations[-1].outcomes
-    assert last is not None
     members = [search.config(member) for member in range(book.settings.population)]
-    finals = {f"{book.settings.algorithm}": read_finals(members, last)}
+    finals = {book.settings.algorithm: read_finals(members, book.ended[-1])}
     for name, group in configs.items():
         finals[name] = read_finals(group, [outcomes[f"{name} seed={config.seed}"] for config in group])
     return write_comparison(finals, book, search.folder)
@@ -188,19 +185,17 @@ class _Progress:
         """A generation has ended."""
         self.heard += 1
         intervals = book.settings.intervals
-        ended = [generation for generation in book.generations if generation.outcomes is not None]
-        outcomes = ended[-1].outcomes
-        assert outcomes is not None
-        best = max(range(len(outcomes)), key=[outcome.rank for outcome in outcomes].__getitem__)
+        ended, outcomes = len(book.ended), book.ended[-1]
+        best = ranking(outcomes)[0]
         copies = sum(member.parent is not None for member in book.generations[-1].members) if not book.finished else 0
         faults = sum(outcome.fault is not None for outcome in outcomes)
-        left = (time.monotonic() - self.began) / self.heard * (intervals - len(ended)) / 60
+        left = (time.monotonic() - self.began) / self.heard * (intervals - ended) / 60
         say(
-            f"Generation {len(ended)} of {intervals}: best member {best}, "
+            f"Generation {ended} of {intervals}: best member {best}, "
             f"{book.settings.metric} {_number(outcomes[best].metric)} "
             f"(worst task {_number(outcomes[best].worst)}); {copies} replaced"
             + (f", {faults} of them for a fault" if faults else "")
-            + (f"; about {left:.1f} min left" if len(ended) < intervals else "")
+            + (f"; about {left:.1f} min left" if ended < intervals else "")
         )
         for member, outcome in enumerate(outcomes):
             if outcome.fault is not None:
@@ -277,5 +272,4 @@ def _scratch(runs_dir: Path) -> Path:
 
 
 def _success(config: RunConfig) -> str:
-    record = json.loads((RunFolder.of(config).path / "run.json").read_text(encoding="utf-8"))
-    return f"success {record['success_rate']:.2f}"
+    return f"success {RunFolder.of(config).record['success_rate']:.2f}"

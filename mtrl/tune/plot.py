@@ -36,8 +36,8 @@ def plot_population(book: Book, best: int, path: Path) -> None:
 
 def _metrics(book: Book) -> np.ndarray:
     """What each member came to in each generation that has ended, ``[G, N]``; NaN where it is not known."""
-    ended = [generation.outcomes for generation in book.generations if generation.outcomes is not None]
-    return np.array([[np.nan if o.metric is None else o.metric for o in outcomes] for outcomes in ended], dtype=float)
+    metrics = [[np.nan if outcome.metric is None else outcome.metric for outcome in ended] for ended in book.ended]
+    return np.array(metrics, dtype=float)
 
 
 def _draw_members(axes: Axes, book: Book, best: int) -> None:
@@ -53,7 +53,7 @@ def _draw_members(axes: Axes, book: Book, best: int) -> None:
     points = (np.arange(len(values)) + 1) * share
     for member in range(values.shape[1]):
         axes.plot(points, values[:, member], ".", color=_OTHER, markersize=5)
-    line = _line_members(book, best)[: len(values)]
+    line = book.line(best)[: len(values)]
     axes.plot(
         points, values[np.arange(len(values)), line], "-o", color=_BEST, linewidth=2.5, label="line of the best member"
     )
@@ -61,16 +61,6 @@ def _draw_members(axes: Axes, book: Book, best: int) -> None:
     axes.plot([], [], color=_OTHER, label="member")
     axes.set_ylabel(book.settings.metric.replace("_", " "))
     axes.legend(frameon=False, fontsize="small")
-
-
-def _line_members(book: Book, member: int) -> list[int]:
-    """Which member the line of a member went through, generation by generation."""
-    line = []
-    for generation in reversed(book.generations):
-        line.append(member)
-        parent = generation.members[member].parent
-        member = member if parent is None else parent
-    return line[::-1]
 
 
 def _draw_line(axes: Axes, book: Book, best: int) -> None:

@@ -2,19 +2,18 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mtrl.errors import ConfigError
+from mtrl.run_folder import write_whole
 from mtrl.schedule import WeightSchedule
 from mtrl.tune.evolution import FLOOR, QUANTILE, Genes, Outcome
 
 BOOK = "search.json"
 FORMAT = 1
-ALGORITHMS = ("pbt", "pb2", "random")
 SEARCHED = ("learning_rate", "target_entropy")
 
 
@@ -99,22 +98,26 @@ class Book:
         """Whether every interval has been trained."""
         return len(self.generations) == self.settings.intervals and self.generations[-1].outcomes is not None
 
-    def line(self, member: int) -> list[tuple[int, Genes]]:
-        """Genes that a member's networks were trained with, through copies: ``(generation, genes)`` at each change."""
-        changes: list[tuple[int, Genes]] = []
-        for number in reversed(range(len(self.generations))):
-            now = self.generations[number].members[member]
-            if number == 0 or now.parent is not None:
-                changes.append((number, now.genes))
-            if now.parent is not None:
-                member = now.parent
-        return changes[::-1]
+    @property
+    def ended(self) -> list[tuple[Outcome, ...]]:
+        """Outcomes of the N members in every generation that has ended."""
+        return [generation.outcomes for generation in self.generations if generation.outcomes is not None]
+
+    def line(self, member: int) -> list[int]:
+        """Which member a member's networks were in, generation by generation, through copies."""
+        line = []
+        for generation in reversed(self.generations):
+            line.append(member)
+            parent = generation.members[member].parent
+            member = member if parent is None else parent
+        return line[::-1]
 
     def schedule(self, member: int) -> WeightSchedule:
         """The weights over the budget that led to a member as it is now."""
-        line = self.line(member)
-        times = tuple(number / self.settings.intervals for number, _ in line)
-        return WeightSchedule(times, tuple(genes.weights for _, genes in line))
+        path = [generation.members[one] for generation, one in zip(self.generations, self.line(member), strict=True)]
+        changes = [number for number, now in enumerate(path) if number == 0 or now.parent is not None]
+        times = tuple(number / self.settings.intervals for number in changes)
+        return WeightSchedule(times, tuple(path[number].genes.weights for number in changes))
 
     def with_last(self, **changes: Any) -> "Book":
         """The book with changes to its last generation."""
@@ -128,18 +131,12 @@ class Book:
     @property
     def faults(self) -> list[str]:
         """Every fault of a member so far."""
-        found = [generation.outcomes or () for generation in self.generations]
-        return [outcome.fault for outcomes in found for outcome in outcomes if outcome.fault is not None]
+        return [outcome.fault for outcomes in self.ended for outcome in outcomes if outcome.fault is not None]
 
 
 def write_book(book: Book, folder: Path) -> None:
     """Write a book so that a crash leaves the old or the new one whole."""
-    draft = folder / f"{BOOK}.new"
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump({"format": FORMAT, **dataclasses.asdict(book)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(folder / BOOK)
+    write_whole(folder / BOOK, json.dumps({"format": FORMAT, **dataclasses.asdict(book)}))
 
 
 def read_book(folder: Path) -> Book:

@@ -122,13 +122,12 @@ class Search:
     @property
     def best(self) -> int:
         """The member that did best in the last generation that has ended, by training episodes alone."""
-        outcomes = [generation.outcomes for generation in self.book.generations if generation.outcomes is not None]
-        return ranking(outcomes[-1])[0] if outcomes else 0
+        return ranking(self.book.ended[-1])[0] if self.book.ended else 0
 
     def _note_time(self) -> None:
         now = time.monotonic()
         line = {
-            "generation": sum(generation.outcomes is not None for generation in self.book.generations),
+            "generation": len(self.book.ended),
             "wall_seconds": round(now - self._began, 3),
             "job_seconds": round(self._seconds, 3),
             "copy_seconds": round(self._copying, 3),

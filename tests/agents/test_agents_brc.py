@@ -9,8 +9,8 @@ import torch
 from agents import MTSAC, list_balancers
 from agents.layers import takes_grouped_parameters
 from agents.updates import actor_losses
-from envs import make_suite
 from tests.agents.brc_settings import BRC, BRC_POLICY
+from tests.agents.test_agents_learning import SUITE, success_in_fresh_episodes
 from tests.agents.test_agents_resume import BALANCERS
 
 PARTS = {
@@ -173,7 +173,6 @@ def test_every_method_of_the_registry_is_tried_here():
 
 # ---------------------------------------------------------------------- learning
 
-SUITE = make_suite("pointmass", num_tasks=4)  # opposite goals in pairs, and rewards spread by a factor of 100
 VECTOR_STEPS = 1_000
 
 
@@ -193,9 +192,4 @@ def test_four_conflicting_tasks_are_learnt_in_seconds(seed):
     agent = MTSAC("MultiTaskPolicy", env, learning_rate=3e-3, gamma=0.9, seed=seed, device="cpu", **sizes, **options)
     agent.learn(4 * VECTOR_STEPS, log_interval=None)
     env.close()
-    fresh = SUITE.make_vec_env(seed=1_000 + seed, copies=5)
-    observations = fresh.reset()
-    for _ in range(SUITE.horizon):
-        observations, _, dones, infos = fresh.step(agent.predict(observations, deterministic=True)[0])
-    fresh.close()
-    assert dones.all() and np.mean([info["is_success"] for info in infos]) >= 0.9
+    assert success_in_fresh_episodes(agent, seed).mean() >= 0.9

@@ -33,6 +33,11 @@ def success_after_learning(reward_scale, seed):
     )
     agent.learn(4 * VECTOR_STEPS, log_interval=None)
     env.close()
+    return success_in_fresh_episodes(agent, seed)
+
+
+def success_in_fresh_episodes(agent, seed):
+    """Success of each task ``[4]``, over five episodes with goals that were not trained on."""
     fresh = SUITE.make_vec_env(seed=1_000 + seed, copies=5)
     observations = fresh.reset()
     for _ in range(SUITE.horizon):

@@ -1,5 +1,7 @@
 """``mtrl tune`` from the shell: what it refuses, and one search on a local Ray that leaves nothing behind."""
 
+import argparse
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -10,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from mtrl.cli import main
+from agents.balancers.given import ACTS_ON
+from mtrl.cli import _parser, main
 from mtrl.errors import MissingExtra
-from mtrl.tune.population import read_book
+from mtrl.tune.member import METRICS
+from mtrl.tune.population import Settings, read_book
+from mtrl.tune.search import EXPLORERS
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = tuple(f"point-{task}" for task in range(4))
@@ -47,6 +52,23 @@ def test_what_no_search_can_be_is_refused_before_anything_is_written(
     options = arguments[len(given) :]
     assert main(["tune", "env=pointmass", *given, "--out", str(tmp_path / "search"), *options]) == 2
     assert sentence in capsys.readouterr().err and not (tmp_path / "search").exists()
+
+
+def test_the_command_offers_what_there_is_with_the_defaults_of_a_search() -> None:
+    """The parser names them itself, so that `mtrl --help` imports nothing of a search."""
+    options = {action.dest: action for action in search_parser()._actions}
+    assert set(options["algorithm"].choices or ()) == set(EXPLORERS)
+    assert set(options["metric"].choices or ()) == set(METRICS)
+    assert set(options["weights_on"].choices or ()) == set(ACTS_ON)
+    defaults = {field.name: field.default for field in dataclasses.fields(Settings)} | {"also": [], "baselines": []}
+    named = [name for name in defaults if name in options]
+    assert len(named) == 9 and all(options[name].default == defaults[name] for name in named)
+
+
+def search_parser() -> argparse.ArgumentParser:
+    (commands,) = [action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    parser: argparse.ArgumentParser = commands.choices["tune"]
+    return parser
 
 
 SMALL = [
