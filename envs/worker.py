@@ -29,7 +29,7 @@ def main(pipe_fd: int, memory_fd: int, lifeline_fd: int) -> None:
     :param lifeline_fd: read end of a pipe that nobody writes to; it closes when the parent is gone.
     """
     # A stop signal often reaches every process of a job; the parent decides what it means and closes the pipe.
-    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(stop, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, args=(lifeline_fd,), daemon=True).start()
     pipe = Connection(pipe_fd)

@@ -251,13 +251,14 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
-        """The config of a plain dict, checked as far as a config can be without building its suite.
+        """The config of a plain dict, checked as far as a config can be without building its suite; a schedule is read.
 
         :raises ConfigError: one sentence that names the setting, its value and what would be right
         """
         config = parse(cls, values)
-        if config.schedule is not None:
-            config = config.with_schedule(read_schedule(config.schedule))
+        schedule = None if config.schedule is None else read_schedule(config.schedule)
+        if schedule is not None:
+            config = config.with_schedule(schedule)
         _check_name("env.suite", config.env.suite, list_suites())
         _check_name("network.name", config.network.name, NETWORKS)
         for name in filter(None, (config.balancer.name, config.balancer.actor)):
@@ -274,6 +275,11 @@ class RunConfig:
         if not atoms.v_min < atoms.v_max:
             raise ConfigError(
                 f"agent.categorical.v_min must be smaller than v_max, found {atoms.v_min:g} and {atoms.v_max:g}."
+            )
+        if schedule is not None and schedule.tasks != (names := config.make_suite().task_names):
+            raise ConfigError(
+                f"schedule has the weights of other tasks: {', '.join(schedule.tasks)}; the run's, in this order, are "
+                f"{', '.join(names)}."
             )
         return config
 

@@ -4,7 +4,6 @@
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,12 @@ from mtrl.errors import ConfigError
 class WeightSchedule:
     """Weights that begin at shares of the budget.
 
+    :param tasks: names of the K tasks
     :param times: shares of the budget, rising from 0, ``[n]``
     :param weights: ``[n, K]``
     """
 
+    tasks: tuple[str, ...]
     times: tuple[float, ...]
     weights: tuple[tuple[float, ...], ...]
 
@@ -30,7 +31,8 @@ def read_schedule(path: str | Path) -> WeightSchedule:
     :raises ConfigError: if there is none
     """
     try:
-        steps = json.loads(Path(path).read_text(encoding="utf-8"))["steps"]
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        tasks, steps = tuple(map(str, found["tasks"])), found["steps"]
         times = tuple(float(step["budget_used"]) for step in steps)
         weights = tuple(tuple(float(weight) for weight in step["weights"]) for step in steps)
     except OSError as error:
@@ -38,11 +40,11 @@ def read_schedule(path: str | Path) -> WeightSchedule:
     except (ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(f"schedule must be a file that mtrl tune wrote, '{path}' is none ({reason}).") from error
-    return WeightSchedule(times, weights)
+    return WeightSchedule(tasks, times, weights)
 
 
-def write_schedule(schedule: WeightSchedule, tasks: Sequence[str], path: Path) -> None:
-    """Write what `read_schedule` reads, with the names of the K tasks for whoever looks at it."""
+def write_schedule(schedule: WeightSchedule, path: Path) -> None:
+    """Write what `read_schedule` reads."""
     rows = zip(schedule.times, schedule.weights, strict=True)
     steps: list[dict[str, Any]] = [{"budget_used": time, "weights": list(row)} for time, row in rows]
-    path.write_text(json.dumps({"tasks": list(tasks), "steps": steps}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({"tasks": list(schedule.tasks), "steps": steps}, indent=1) + "\n", encoding="utf-8")

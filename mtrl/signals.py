@@ -12,7 +12,12 @@ from typing import Any
 
 from mtrl.errors import INTERRUPTED, RESUMABLE, RunStopped
 
-_CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: RESUMABLE, signal.SIGUSR1: RESUMABLE}
+_CODES = {
+    signal.SIGINT: INTERRUPTED,
+    signal.SIGTERM: RESUMABLE,
+    signal.SIGUSR1: RESUMABLE,  # what SLURM can be told to send
+    signal.SIGHUP: RESUMABLE,  # the terminal was closed
+}
 _SHOW_CURSOR = b"\x1b[?25h"
 _SAME_REQUEST = 0.25  # seconds within which a signal is the first one again, passed on by a launcher that got it too
 
@@ -57,7 +62,8 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in _CODES}
+            wanted = [number for number in _CODES if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores SIGHUP
+            self._before = {number: signal.signal(number, self._handle) for number in wanted}
         return self
 
     def __exit__(

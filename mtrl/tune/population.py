@@ -117,7 +117,8 @@ class Book:
         path = [generation.members[one] for generation, one in zip(self.generations, self.line(member), strict=True)]
         changes = [number for number, now in enumerate(path) if number == 0 or now.parent is not None]
         times = tuple(number / self.settings.intervals for number in changes)
-        return WeightSchedule(times, tuple(path[number].genes.weights for number in changes))
+        weights = tuple(path[number].genes.weights for number in changes)
+        return WeightSchedule(self.settings.tasks, times, weights)
 
     def with_last(self, **changes: Any) -> "Book":
         """The book with changes to its last generation."""

@@ -66,7 +66,7 @@ def write_findings(search: Search) -> list[str]:
     from mtrl.tune.plot import plot_population
 
     book, folder, best = search.book, search.folder, search.best
-    write_schedule(book.schedule(best), book.settings.tasks, folder / SCHEDULE)
+    write_schedule(book.schedule(best), folder / SCHEDULE)
     shutil.copyfile(RunFolder.of(search.config(best)).path / AGENT_FILE, folder / AGENT_FILE)
     plot_population(book, best, folder / PLOT)
     return [AGENT_FILE, SCHEDULE, PLOT]

@@ -48,7 +48,9 @@ def test_a_killed_command_leaves_no_process_and_no_shared_memory(tmp_path: Path)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75)]
+)
 def test_a_stop_signal_to_the_whole_group_ends_every_process_and_keeps_a_checkpoint(
     tmp_path: Path, number: int, code: int
 ) -> None:

@@ -344,6 +344,21 @@ def test_a_signal_between_steps_waits_and_outside_of_learning_raises_at_once() -
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_closed_terminal_stops_a_run_unless_it_was_told_not_to_mind() -> None:
+    from mtrl.errors import RunStopped
+
+    with pytest.raises(RunStopped, match="Stopped by SIGHUP; the same command goes on"):
+        with StopRequest():
+            os.kill(os.getpid(), signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.due() is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_the_first_signal_after_the_wall_time_still_waits_for_the_checkpoint() -> None:
     from mtrl.errors import RunStopped
 

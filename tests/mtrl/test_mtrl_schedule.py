@@ -1,5 +1,6 @@
 """Weights over the budget as a file: read into the config, which then needs the file no more."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ from mtrl.schedule import WeightSchedule, read_schedule, write_schedule
 from mtrl.tracking import read_metrics
 from tests.mtrl.conftest import tiny
 
-SCHEDULE = WeightSchedule(times=(0.0, 0.5), weights=((4.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 4.0)))
-TASKS = [f"point-{task}" for task in range(4)]
+SCHEDULE = WeightSchedule(
+    tasks=("point-0", "point-1", "point-2", "point-3"),
+    times=(0.0, 0.5),
+    weights=((4.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 4.0)),
+)
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A schedule on disk."""
     path = tmp_path / "schedule.json"
-    write_schedule(SCHEDULE, TASKS, path)
+    write_schedule(SCHEDULE, path)
     return path
 
 
@@ -61,8 +65,22 @@ def test_a_schedule_without_its_balancer_is_refused(file: Path) -> None:
         RunConfig.from_dict({"schedule": str(file)})
 
 
+def test_a_schedule_of_other_tasks_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "turned.json"
+    write_schedule(replace(SCHEDULE, tasks=SCHEDULE.tasks[::-1]), path)
+    with pytest.raises(ConfigError, match=r"other tasks: point-3, .*; the run's, in this order, are point-0, "):
+        config(path)
+
+
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"steps": [{"weights": [1]}]}', '{"steps": [{"budget_used": 0, "weights": 1}]}']
+    "text",
+    [
+        "",
+        "[]",
+        '{"tasks": ["a"], "steps": [{"weights": [1]}]}',
+        '{"tasks": ["a"], "steps": [{"budget_used": 0, "weights": 1}]}',
+        '{"steps": [{"budget_used": 0, "weights": [1]}]}',
+    ],
 )
 def test_a_file_that_is_no_schedule_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "other.json"

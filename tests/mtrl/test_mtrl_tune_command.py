@@ -54,6 +54,18 @@ def test_what_no_search_can_be_is_refused_before_anything_is_written(
     assert sentence in capsys.readouterr().err and not (tmp_path / "search").exists()
 
 
+def test_settings_may_stand_before_and_after_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["tune", "env=pointmass", "--out", str(tmp_path / "search"), "agent.gamma=2", "--population", "2"]
+    assert main(arguments) == 2
+    assert "gamma" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*arguments, "--populations", "3"])
+    assert "unrecognized arguments: --populations" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["list", "suites", "env=pointmass"])
+    assert "unrecognized arguments: env=pointmass" in capsys.readouterr().err
+
+
 def test_the_command_offers_what_there_is_with_the_defaults_of_a_search() -> None:
     """The parser names them itself, so that `mtrl --help` imports nothing of a search."""
     options = {action.dest: action for action in search_parser()._actions}
