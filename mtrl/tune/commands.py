@@ -36,12 +36,9 @@ def tune(options: Namespace) -> None:
     if not options.resume:
         settings = _settings(options)
         folder.mkdir(parents=True, exist_ok=True)
-    elif options.overrides:
-        raise ConfigError(
-            f"A search goes on with the settings it has, found {' '.join(options.overrides)} beside --resume."
-        )
     else:
         settings = read_book(folder).settings
+        _refuse_changes(options, settings)
     lock = RunLock(folder, options.takeover)
     try:
         _search(options, folder, settings)
@@ -63,6 +60,19 @@ def _search(options: Namespace, folder: Path, settings: Settings) -> None:
         raise
     names = [*write_findings(search), *_compare(search, resources, scratch, progress)]
     say(f"Best: member {search.best}. Written to {options.out}: {', '.join(names)}")
+
+
+def _refuse_changes(options: Namespace, settings: Settings) -> None:
+    """:raises ConfigError: if the command asks for another search than the one it goes on with"""
+    asked = list(options.overrides)
+    for field in dataclasses.fields(Settings):
+        value = getattr(options, field.name, None)
+        value = tuple(value) if isinstance(value, list) else value
+        if value not in (None, field.default, getattr(settings, field.name)):
+            words = value if isinstance(value, tuple) else (value,)
+            asked.append(f"--{field.name.replace('_', '-')} {' '.join(map(str, words))}")
+    if asked:
+        raise ConfigError(f"A search goes on with the settings it has, found {' '.join(asked)} beside --resume.")
 
 
 def _settings(options: Namespace) -> Settings:

@@ -119,7 +119,9 @@ def clean_machine(ray_alone: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 @pytest.mark.slow
-def test_a_search_of_two_intervals_on_a_local_ray(tmp_path: Path, clean_machine: None) -> None:
+def test_a_search_of_two_intervals_on_a_local_ray(
+    tmp_path: Path, clean_machine: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     from mtrl.compare.methods import group_methods
     from mtrl.compare.runs import read_runs
 
@@ -142,3 +144,5 @@ def test_a_search_of_two_intervals_on_a_local_ray(tmp_path: Path, clean_machine:
     for name in ("agent.zip", "population.png", "comparison.md"):
         assert (out / name).is_file()
     assert not (out / "ray").exists()
+    assert main(["tune", "--resume", "--out", str(out), "--population", "6", "--intervals", "2", "seed=9"]) == 2
+    assert "settings it has, found seed=9 --population 6 beside --resume" in capsys.readouterr().err
