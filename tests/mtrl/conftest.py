@@ -1,5 +1,6 @@
 """One finished run of seconds, shared by the tests that read it, and a config to make more of them."""
 
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +37,14 @@ def tiny(runs_dir: Path, **changes: Any) -> dict[str, Any]:
     for key, change in changes.items():
         values[key] = {**values[key], **change} if isinstance(values.get(key), dict) else change
     return values
+
+
+@pytest.fixture
+def hangup_is_heard() -> Iterator[None]:
+    """SIGHUP does what it does by default, here and in children, even if the tests were started by ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_a_killed_command_leaves_no_process_and_no_shared_memory(tmp_path: Path)
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75)]
 )
 def test_a_stop_signal_to_the_whole_group_ends_every_process_and_keeps_a_checkpoint(
-    tmp_path: Path, number: int, code: int
+    tmp_path: Path, hangup_is_heard: None, number: int, code: int
 ) -> None:
     tasks = ("env=metaworld", "env.tasks=[reach-v3,push-v3]", "env.workers=2")
     with training(*tasks, f"run_dir={tmp_path / 'run'}", ENDLESS, "tracking.every_env_steps=20") as process:

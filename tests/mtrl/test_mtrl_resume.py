@@ -344,7 +344,7 @@ def test_a_signal_between_steps_waits_and_outside_of_learning_raises_at_once() -
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_closed_terminal_stops_a_run_unless_it_was_told_not_to_mind() -> None:
+def test_a_closed_terminal_stops_a_run_unless_it_was_told_not_to_mind(hangup_is_heard: None) -> None:
     from mtrl.errors import RunStopped
 
     with pytest.raises(RunStopped, match="Stopped by SIGHUP; the same command goes on"):
