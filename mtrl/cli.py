@@ -20,9 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command ``mtrl``; returns its exit code."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and (unknown := [word for word in rest if word.startswith("-") or "overrides" not in options]):
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:  # argparse takes positional arguments from one place alone; settings may stand after options too
+        if unknown := [word for word in rest if word.startswith("-") or "overrides" not in options]:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         options.overrides += rest
     return guarded(partial(_run, options), debug=options.debug)
 

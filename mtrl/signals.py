@@ -62,8 +62,9 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            wanted = [number for number in _CODES if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores SIGHUP
-            self._before = {number: signal.signal(number, self._handle) for number in wanted}
+            under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            heard = [number for number in _CODES if not (under_nohup and number == signal.SIGHUP)]
+            self._before = {number: signal.signal(number, self._handle) for number in heard}
         return self
 
     def __exit__(

@@ -359,6 +359,18 @@ def test_a_closed_terminal_stops_a_run_unless_it_was_told_not_to_mind(hangup_is_
         signal.signal(signal.SIGHUP, before)
 
 
+def test_an_interrupt_is_heard_where_a_shell_has_it_ignored() -> None:
+    from mtrl.errors import RunStopped
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as scripts do for what they start with &
+    try:
+        with pytest.raises(RunStopped, match="Stopped by you"):
+            with StopRequest():
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_the_first_signal_after_the_wall_time_still_waits_for_the_checkpoint() -> None:
     from mtrl.errors import RunStopped
 
