@@ -1,8 +1,9 @@
 """Where each millisecond of a vector step goes while MTSAC learns MT10 and MT50, and what the overlap is worth.
 
-``python -m benchmarks.pipeline [--picture FILE]``. The loop is the real one (`MTSAC.learn`, with the callback that
-writes metrics); its parts are timed from outside, some thirty spans of a microsecond each, and every worker
-notes when its environments were stepped. The table gives the time of each part that is in none of its own parts.
+``python -m benchmarks.pipeline [--picture FILE]``; with ``--experiment mt10_laptop`` only what the overlap is worth to
+that preset. The loop is the real one (`MTSAC.learn`, with the callback that writes metrics); its parts are timed from
+outside, some thirty spans of a microsecond each, and every worker notes when its environments were stepped. The table
+gives the time of each part that is in none of its own parts.
 """
 
 from __future__ import annotations
@@ -23,17 +24,21 @@ from stable_baselines3.common.logger import Logger
 from agents import MTSAC, mtsac
 from agents.objective import TaskObjective
 from benchmarks.spans import Part, Spans, TimedMaker, average, repetitions
-from benchmarks.timing import Timing, machine, markdown, take_turns, timing_table
+from benchmarks.timing import machine, markdown, take_turns, timing_table
 from envs import MultiTaskVecEnv
 from mtrl.build import make_agent, make_training_env, use_threads
 from mtrl.callbacks import Every, MetricsCallback, in_order
+from mtrl.compose import compose
 from mtrl.config import RunConfig
 from mtrl.console import Quiet
+
+Settings = Mapping[str, Mapping[str, Any]]  # of the groups of a config
 
 STEP = "vector step"
 PATIENCE = 600.0  # seconds for a worker: fifty simulators are built in one
 WARMUP = 60  # random actions in each task before the first update
-SEQUENTIAL = {"env": {"workers": 0, "fast": False}, "agent": {"pipeline": False, "precision": "float32"}}
+SHORT: Settings = {"agent": {"warmup_steps_per_task": WARMUP, "replay_per_task": 5_000}}
+SEQUENTIAL: Settings = {"env": {"workers": 0, "fast": False}, "agent": {"pipeline": False, "precision": "float32"}}
 
 # What the leaf of a path is called in the table; forward and backward passes are told apart by whose they are.
 _REST = {STEP: "the loop itself", "update": "metrics and the rest of the update"}
@@ -71,22 +76,20 @@ class LearningLoop:
         self.env.close()
 
 
-def loop_config(env: Mapping[str, Any], samples: int, changes: Mapping[str, Any] | None = None) -> RunConfig:
+def loop_config(env: Mapping[str, Any], samples: int) -> RunConfig:
     """The config of ``agent=mtsac`` in some environments.
 
     :param env: settings of the group `env`
     :param samples: B
-    :param changes: settings of the groups `env` and `agent` that differ
     """
-    changes = changes or {}
-    agent = {"samples_per_task": samples, "warmup_steps_per_task": WARMUP, "replay_per_task": 5_000}
-    return RunConfig.from_dict(
-        {
-            **changes,
-            "env": {"worker_timeout": PATIENCE, **env, **changes.get("env", {})},
-            "agent": {**agent, **changes.get("agent", {})},
-        }
-    )
+    config = RunConfig.from_dict({"env": {"worker_timeout": PATIENCE, **env}, "agent": {"samples_per_task": samples}})
+    return changed(config, SHORT)
+
+
+def changed(config: RunConfig, settings: Settings) -> RunConfig:
+    """A config with other settings in some of its groups."""
+    groups = {name: dataclasses.replace(getattr(config, name), **values) for name, values in settings.items()}
+    return dataclasses.replace(config, **groups)
 
 
 @dataclass(frozen=True)
@@ -206,18 +209,30 @@ def table(breakdown: Breakdown) -> str:
     return markdown([f"{breakdown.name}, mean of {breakdown.steps} vector steps", "ms", "share"], rows)
 
 
-def overlap(env: Mapping[str, Any], samples: int, rounds: int, vector_steps: int) -> list[Timing]:
-    """Time the loop as it comes against the same work done in sequence, in turns; one call is `vector_steps`."""
+def overlap(name: str, config: RunConfig, rounds: int, vector_steps: int) -> str:
+    """Time the loop as it comes against the same work done in sequence, in turns; the table in Markdown.
+
+    :param name: of the config
+    :param vector_steps: of each turn
+    """
     loops = {
-        "in sequence: stock environments, float32, pipeline=false": LearningLoop(loop_config(env, samples, SEQUENTIAL)),
-        "as it comes": LearningLoop(loop_config(env, samples)),
+        "in sequence: stock environments, float32, pipeline=false": LearningLoop(changed(config, SEQUENTIAL)),
+        "as it comes": LearningLoop(config),
     }
-    loops_of = list(loops.values())
-    loops_of[0].agent.float32_mode = "highest"  # PyTorch's default
-    timings = take_turns({name: partial(loop.learn, vector_steps) for name, loop in loops.items()}, rounds)
-    for loop in loops_of:
+    next(iter(loops.values())).agent.float32_mode = "highest"  # PyTorch's default
+    timings = take_turns({label: partial(loop.learn, vector_steps) for label, loop in loops.items()}, rounds)
+    for loop in loops.values():
         loop.close()
-    return timings
+    turns = timing_table(f"{name}, {vector_steps} vector steps", timings)
+    return f"{turns}\n\n{1 / timings[1].ratio:.2f} times the env steps per second of the same work done in sequence."
+
+
+def overlap_of_preset(experiment: str, rounds: int = 7, vector_steps: int = 60) -> str:
+    """`overlap` of a preset as it trains, by the name of its file in ``configs/experiment``."""
+    choice = f"experiment={experiment}"
+    config = changed(compose([choice]), SHORT)
+    use_threads(config)
+    return overlap(choice, config, rounds, vector_steps)
 
 
 def report(
@@ -257,17 +272,15 @@ def describe(
     for loop in loops.values():
         loop.close()
     first, env = next(iter(environments.items()))
-    turns = overlap(env, samples, rounds, max(vector_steps // 5, 1))
+    gain = overlap(f"{first}, {samples} samples per task", loop_config(env, samples), rounds, max(vector_steps // 5, 1))
     if picture is not None:
         from benchmarks.timeline import draw
 
         draw(breakdowns, picture)
-    title = f"{first}, {samples} samples per task, {max(vector_steps // 5, 1)} vector steps"
-    gain = f"{1 / turns[1].ratio:.2f} times the env steps per second of the same work done in sequence."
     return "\n\n".join(
         [
             *(table(breakdown) for breakdown in breakdowns),
-            f"{timing_table(title, turns)}\n\n{gain}",
+            gain,
             timing_table(f"{samples} samples per task", updates),
         ]
     )
@@ -281,7 +294,11 @@ def main() -> None:
     parser.add_argument("--vector-steps", type=int, default=300, help="of each suite (default 300)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of the comparisons (default 7)")
     parser.add_argument("--picture", type=Path, help="PNG of the timelines to write")
+    parser.add_argument("--experiment", metavar="NAME", help="measure what the overlap is worth to this preset, alone")
     arguments = parser.parse_args()
+    if arguments.experiment:
+        print(machine(), overlap_of_preset(arguments.experiment, arguments.rounds), sep="\n\n")
+        return
     tables = report(arguments.suites, arguments.samples, arguments.vector_steps, arguments.rounds, arguments.picture)
     print(machine(), tables, sep="\n\n")
 

@@ -213,7 +213,7 @@ _SUITES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "mt50": ("metaworld", "make_metaworld", {"name": "mt50"}, "Meta-World MT50: all fifty manipulation tasks"),
     "metaworld": ("metaworld", "make_metaworld", {"name": "metaworld"}, "any list of Meta-World tasks: tasks=[...]"),
     "gym": ("gym_tasks", "make_gym", {}, "any list of Gymnasium ids or constructors: tasks=[...]"),
-    "pointmass": ("pointmass", "make_pointmass", {}, "a toy with conflicting tasks, learnt within seconds"),
+    "pointmass": ("pointmass", "make_pointmass", {}, "a toy with conflicting tasks and rewards a hundredfold apart: a run takes a minute"),
 }
 
 

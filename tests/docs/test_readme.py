@@ -24,7 +24,8 @@ NOT_RUN = {
     "source": "belongs to the user's shell",
 }
 COMPOSED_ONLY = {  # the config is composed and printed instead
-    "python train.py env=mt50 agent=mtsac_baseline network=multihead": "builds fifty simulators",
+    "python train.py env=mt50 agent=mtsac_baseline network=multihead "
+    "total_env_steps=5_000_000": "builds fifty simulators",
     "python train.py -m env=pointmass balancer=unitary,cagrad,famo+pcgrad seed=1,2": "runs six experiments",
     "python train.py -m env=pointmass balancer=unitary,famo,pcgrad 'seed=range(10)'": "runs thirty experiments",
     "python train.py -m hydra/launcher=joblib hydra.launcher.n_jobs=2 threads=1 env=pointmass balancer=unitary,famo "
@@ -36,7 +37,7 @@ COMPOSED_ONLY = {  # the config is composed and printed instead
     # MT10 is run once, by the command that spells out its parts; these differ from it in the balancer.
     "python train.py env=mt10 balancer=famo": "builds ten simulators",
     "python train.py env=mt10 balancer=cagrad balancer.options.c=0.4": "builds ten simulators",
-    "python train.py env=mt10 balancer=famo balancer.actor=unitary": "builds ten simulators",
+    "python train.py env=mt10 balancer=cagrad balancer.actor=unitary": "builds ten simulators",
 }
 SMALL = [
     "total_env_steps=120",
