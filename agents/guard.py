@@ -90,7 +90,7 @@ class UpdateGuard:
         else:
             self._states[balancer].restore()
 
-    def step_temperature(self, optimizer: torch.optim.Optimizer) -> None:
+    def step_unless_stopped(self, optimizer: torch.optim.Optimizer) -> None:
         """Step, unless the update has stopped."""
         if not self.stopped:
             optimizer.step()
@@ -133,7 +133,8 @@ class UpdateGuard:
         if term.endswith(" gradient"):
             numbers = gradient_norms(term.removesuffix(" gradient"))
         rows = next(tensor for name, tensor in self.seen if name == "task").tolist()
-        if len(numbers.shape) > 0 and len(numbers) == len(rows):
+        of_groups = " loss" not in term  # losses are of the tasks; all else is of the groups of the batch
+        if of_groups and len(numbers.shape) > 0 and len(numbers) == len(rows):
             task_names = [task_names[row] for row in rows]
         bad = ~numbers.detach().isfinite().flatten(1 if numbers.ndim > 1 else 0)
         tasks = [name for name, row in zip(task_names, bad, strict=True) if bool(row.any())]
@@ -197,13 +198,13 @@ class DeviceGuard(UpdateGuard):
 
     def step(self, optimizer: torch.optim.Optimizer, balancer: Balancer, norm: Tensor, name: str) -> None:
         self.passes(f"{name} gradient", norm)
-        self.step_temperature(optimizer)
+        self.step_unless_stopped(optimizer)
         if not (balancer.uses_gradients or balancer.acts_on_host):
             self._states[balancer].restore_where(self._found)
         elif bool(self._found):
             self._states[balancer].restore()
 
-    def step_temperature(self, optimizer: torch.optim.Optimizer) -> None:
+    def step_unless_stopped(self, optimizer: torch.optim.Optimizer) -> None:
         optimizer.found_inf = self._found  # type: ignore[attr-defined]  # where it is 1, fused Adam leaves all as it is
         optimizer.step()
 

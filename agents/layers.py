@@ -104,8 +104,9 @@ class EnsembleLayerNorm(GroupedLayer):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``[E, N, F] -> [E, N, F]``."""
-        normalised = nn.functional.layer_norm(inputs, inputs.shape[-1:])
-        # In the precision of the inputs: otherwise all that follows would be promoted to that of the gains.
+        # In the precision of the inputs: otherwise all that follows would be promoted to that of the gains, or, on an
+        # accelerator, whose autocast normalises in float32, of the result.
+        normalised = nn.functional.layer_norm(inputs, inputs.shape[-1:]).to(inputs.dtype)
         if self.weight.ndim == 3:
             return torch.addcmul(self.bias.to(inputs.dtype), normalised, self.weight.to(inputs.dtype))
         by_task = normalised.unflatten(1, (len(self.weight), -1))  # [E, K, B, F]

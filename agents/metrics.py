@@ -53,7 +53,7 @@ class UpdateMetrics:
         for name, value in metrics.items():
             counted = torch.ones_like(value)
             if group is not None and value.ndim == 1:
-                counted = (group.to(value.device) | ~value.isnan()).to(value)
+                counted = (group.to(value.device, non_blocking=True) | ~value.isnan()).to(value)
                 value = torch.where(counted > 0, value, torch.zeros_like(value))
             total = self._sums.get(name)
             self._sums[name] = value.clone() if total is None else total.add_(value)

@@ -169,7 +169,7 @@ class MTSAC(MultiTaskAlgorithm):
         self.batch_size = self.batch_size or SAMPLES_PER_TASK * self.num_tasks
         samples_per_task(self.batch_size, self.num_tasks)
         self.precision = resolve_precision(settings["precision"], self.device)
-        self.float32_mode = fastest_exact_float32()
+        self.float32_mode = fastest_exact_float32(self.device)
         keep_freed_memory()
         self.policy = MultiTaskPolicy(
             self.observation_space,  # type: ignore[arg-type]

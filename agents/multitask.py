@@ -129,6 +129,7 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
+        self._note_budget()  # an agent that learns on may have more of it than it had
         callback.on_training_start(locals(), globals())
         while self.num_timesteps < total_timesteps:
             callback.on_rollout_start()  # nothing is in flight here: `state` taken at this point is exact
@@ -164,8 +165,7 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
         self._store_transition(self.replay_buffer, scaled_actions, new_obs, rewards, dones, infos)
         self._update_info_buffer(infos, dones)
         self.progress.observe(dones, infos, self.num_timesteps - self.env.num_envs < self.learning_starts)
-        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
-        self.progress.budget_used = 1.0 - self._current_progress_remaining
+        self._note_budget()
         callback.update_locals(locals())
         go_on = callback.on_step() is not False
         for _ in range(int(np.sum(dones))):
@@ -173,6 +173,10 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
             if log_interval is not None and self._episode_num % log_interval == 0:
                 self.dump_logs()
         return go_on
+
+    def _note_budget(self) -> None:
+        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        self.progress.budget_used = 1.0 - self._current_progress_remaining
 
     def _sample_action(  # type: ignore[override]
         self, learning_starts: int, action_noise: None = None, n_envs: int = 1

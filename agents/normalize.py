@@ -78,6 +78,9 @@ class DeviationScale(RewardScale):
             self.register_buffer(name, torch.zeros(num_tasks, dtype=torch.float64))
 
     def observe(self, rewards: np.ndarray, task: np.ndarray, dones: np.ndarray, infos: Infos) -> None:
+        if any("fault" in info for info in infos):  # rewards of lost steps are no rewards
+            kept = ["fault" not in info for info in infos]
+            rewards, task = rewards[kept], task[kept]
         self.add(torch.as_tensor(rewards, device=self.count.device), torch.as_tensor(task, device=self.count.device))
 
     def add(self, rewards: Tensor, task: Tensor) -> None:

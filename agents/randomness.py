@@ -34,7 +34,10 @@ class Generators:
         """Undo `state`: the generators that were handed out go on from there.
 
         :raises KeyError: for a stream that the state does not know
+        :raises ValueError: for the state of a generator on another kind of device
         """
         for name, generator in self._streams.items():
+            if len(state["streams"][name]) != len(generator.get_state()):
+                raise ValueError(f"its random numbers come from another kind of device than {generator.device.type}")
             generator.set_state(state["streams"][name])
         self.seed = state["seed"]

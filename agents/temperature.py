@@ -72,11 +72,12 @@ class Temperature(nn.Module):
         if self.learned and guard.passes("temperature loss", losses.detach()):
             optimizer.zero_grad()
             (losses.sum() / num_tasks if len(self.log_alpha) == 1 else losses.sum()).backward()
-            guard.step_temperature(optimizer)
+            guard.step_unless_stopped(optimizer)
 
     def _state(self, optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, Tensor]]:
         """What a step changes of every task, with a copy of it as it is."""
-        moments = [value for value in optimizer.state[self.log_alpha].values() if value.shape == self.log_alpha.shape]
+        known = optimizer.state.get(self.log_alpha, {})  # asked for with [], an empty entry would be made and saved
+        moments = [value for value in known.values() if value.shape == self.log_alpha.shape]
         return [(values, values.clone()) for values in (self.log_alpha.detach(), *moments)]
 
 

@@ -23,7 +23,12 @@ _MOST_JSON = 16_000_000  # bytes
 _MOST_NODES, _MOST_DEPTH = 100_000, 8  # of nested tensors
 _LONGEST, _LARGEST = 1000, 10**7  # list and number among the settings of an agent
 _MOST_CRITICS = 100  # of a weight agent, which holds the weights of each
-_NOT_SIZES = frozenset({"seed", "buffer_size", "num_timesteps", "n_updates"})  # numbers of which nothing is built
+_NOT_SIZES = frozenset(  # numbers of which nothing is built
+    {
+        *("seed", "buffer_size", "num_timesteps", "n_updates"),
+        *("learning_starts", "train_freq", "gradient_steps", "max_skipped_updates"),
+    }
+)
 _DTYPES = frozenset(
     {
         *(torch.float16, torch.bfloat16, torch.float32, torch.float64),

@@ -109,7 +109,7 @@ def measure(
         LAYER_BY_LAYER: partial(contest.balanced, layerwise=True),
     }
     slow: dict[str, Callable[[], object]] = {BASELINE: contest.mean_gradient, PASSES: contest.backward_passes}
-    with float32_products(fastest_exact_float32()):
+    with float32_products(fastest_exact_float32(torch.device("cpu"))):
         return [*take_turns(ways, rounds), take_turns(slow, rounds_of_passes, warmup=1)[1]], contest.largest_error()
 
 

@@ -91,7 +91,7 @@ class TaskSuite:
         seed = check_seed(seed)
         check_integer("copies", copies, least=1)
         check_integer("workers", workers, least=0)
-        horizons = self._horizons(horizon)
+        horizons = self.horizons_of_tasks(horizon)
         check_choice("goal_order", goal_order, GOAL_ORDERS)
         check_choice("render_mode", render_mode, (None, "rgb_array"))
         if worker_timeout <= 0:
@@ -142,7 +142,12 @@ class TaskSuite:
             return WorkerPool(recipes, shape, min(workers, len(recipes)), worker_timeout)
         return EnvBlock(recipes, StepArrays(*shape))
 
-    def _horizons(self, horizon: int | None) -> list[int]:
+    def horizons_of_tasks(self, horizon: int | None = None) -> list[int]:
+        """Steps per episode of every task.
+
+        :param horizon: for all of them; None takes the suite's own
+        :raises SuiteError: for more than the suite's longest
+        """
         if horizon is None:
             return list(self.horizons) if self.horizons is not None else [self.horizon] * self.num_tasks
         check_horizon(horizon, self.max_horizon, self.name)
@@ -213,7 +218,7 @@ _SUITES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "mt50": ("metaworld", "make_metaworld", {"name": "mt50"}, "Meta-World MT50: all fifty manipulation tasks"),
     "metaworld": ("metaworld", "make_metaworld", {"name": "metaworld"}, "any list of Meta-World tasks: tasks=[...]"),
     "gym": ("gym_tasks", "make_gym", {}, "any list of Gymnasium ids or constructors: tasks=[...]"),
-    "pointmass": ("pointmass", "make_pointmass", {}, "a toy with conflicting tasks and rewards a hundredfold apart: a run takes a minute"),
+    "pointmass": ("pointmass", "make_pointmass", {}, "a toy: tasks in conflict, rewards a hundredfold apart"),
 }
 
 

@@ -37,7 +37,8 @@ def make_agent(config: RunConfig, env: MultiTaskVecEnv) -> MTSAC:
     """The agent that a config describes."""
     agent, tasks = config.agent, env.num_tasks
     # A run shorter than its replay buffer never fills it: it does not pay for the rest.
-    everything = -(-config.budget(tasks) // tasks) + config.env.copies
+    overshoot = config.env.copies * agent.train_freq  # the loop ends between two rounds of updates
+    everything = -(-config.budget(tasks) // tasks) + overshoot
     (balancer, options), (actor_balancer, actor_options) = config.critic_balancer, config.actor_balancer
     return MTSAC(
         "MultiTaskPolicy",

@@ -14,7 +14,7 @@ from mtrl.errors import CheckpointError, RunPaused
 from mtrl.pause import LearningRun
 from mtrl.signals import StopRequest
 
-CHECKPOINTS = 100  # in a run whose config names no interval
+CHECKPOINTS_PER_RUN = 100  # in a run whose config names no interval
 LEAST_SECONDS = 60.0  # between two of them, there
 RETRY_SECONDS = 60.0  # after one that could not be written
 PATIENCE = 1000  # rounds of learning that are waited for an exact moment, at most
@@ -45,7 +45,7 @@ class Checkpointer(BaseCallback):
     ) -> None:
         super().__init__()
         self.run, self.store, self.stop, self.pause_at = run, store, stop, pause_at
-        self.clock = Every(settings.every_env_steps or max(total_env_steps // CHECKPOINTS, 1))
+        self.clock = Every(settings.every_env_steps or max(total_env_steps // CHECKPOINTS_PER_RUN, 1))
         self.least_seconds = LEAST_SECONDS if settings.every_env_steps is None else 0.0
         self.patience = min(run.env.horizon, PATIENCE) if settings.exact else 0
         self.seconds = 0.0  # for which training was blocked

@@ -12,6 +12,9 @@ from agents.critics import CATEGORICAL_TARGETS, CRITICS, REDUCTIONS
 from agents.networks import NETWORKS, TASK_IDS
 from agents.normalize import REWARD_SCALES
 from agents.policies import LOG_STD_RANGES
+from agents.precision import PRECISIONS
+from agents.task_gradients import JACOBIANS
+from agents.temperature import TEMPERATURES
 from envs import list_suites, make_suite
 from mtrl.errors import ConfigError, nearest
 from mtrl.schedule import WeightSchedule, read_schedule
@@ -108,7 +111,7 @@ class AgentConfig:
     train_freq: Count = 1
     gradient_steps: Count = 1
     ent_coef: str | Positive = "auto"
-    temperature: Annotated[str, Choice(("per_task", "shared"))] = "per_task"
+    temperature: Annotated[str, Choice(TEMPERATURES)] = "per_task"
     target_entropy: float | str = "auto"
     temperature_beta1: Annotated[float, Range(0, 0.999)] = 0.9
     reward_scale: Positive | Annotated[str, Choice(REWARD_SCALES)] = "none"
@@ -123,8 +126,8 @@ class AgentConfig:
     log_std: Annotated[str, Choice(tuple(LOG_STD_RANGES))] = "clamp"
     critic_layer_norm: bool = True
     actor_layer_norm: bool = False
-    precision: Annotated[str, Choice(("float32", "bfloat16", "auto"))] = "auto"
-    jacobian: Annotated[str, Choice(("auto", "full", "layerwise"))] = "auto"
+    precision: Annotated[str, Choice(PRECISIONS)] = "auto"
+    jacobian: Annotated[str, Choice(JACOBIANS)] = "auto"
     pipeline: bool = True
 
 
@@ -332,6 +335,8 @@ class RunConfig:
         tasks = {} if self.env.tasks is None else {"tasks": list(self.env.tasks)}
         fast = {} if self.env.fast else {"fast": False}  # on is every suite's default, off is for those that have it
         suite = make_suite(self.env.suite, **tasks, **self.env.options, **fast)
+        for horizon in (self.env.horizon, self.evaluation.horizon):
+            suite.horizons_of_tasks(horizon)
         tasks_count, batch = suite.num_tasks, self.agent.batch_size
         if batch is not None and batch % tasks_count:
             near = max(round(batch / tasks_count), 1) * tasks_count

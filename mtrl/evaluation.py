@@ -1,8 +1,7 @@
 """Success per task: deterministic actions, a sweep over the goals, intervals that are honest for few episodes."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -144,17 +143,8 @@ def evaluate(
         horizon=horizon,
         stop_at_success=stop_at_success,
     )
-    with closing_env(env):
+    with closing(env):
         return _run_episodes(model, env, episodes, stop_at_success, deterministic)
-
-
-@contextmanager
-def closing_env(env: MultiTaskVecEnv) -> Iterator[MultiTaskVecEnv]:
-    """Close the environment at the end, whatever happens."""
-    try:
-        yield env
-    finally:
-        env.close()
 
 
 def _run_episodes(
@@ -173,6 +163,8 @@ def _run_episodes(
         env.step_async(actions)
         observations, _, dones, infos = env.step_wait()
         for i in np.flatnonzero(dones & (counted < wanted)):
+            if "fault" in infos[i]:  # its environment was built anew, and the episode is no measurement
+                continue
             counted[i] += 1
             records[env.task_of_env[i]].append(infos[i])
     return _collect(env.task_names, records, stop_at_success)

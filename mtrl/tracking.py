@@ -17,10 +17,6 @@ from mtrl.console import say, without_harm
 from mtrl.errors import MissingExtra
 from mtrl.evaluation import EvaluationResult
 
-# Tags of Stable-Baselines3, written by the agent.
-ROLLOUT_SUCCESS = "rollout/success_rate"
-CRITIC_LOSS, ACTOR_LOSS = "train/critic_loss", "train/actor_loss"
-
 # Tags of evaluation, written here. Those that end in a slash are followed by the name of the task.
 EVAL_SUCCESS_RATE = "eval/success_rate"
 EVAL_EPISODES = "eval/episodes_per_task"
@@ -30,9 +26,7 @@ EVAL_SUCCESS_AT_END = "eval_success_at_end/"
 EVAL_RETURN = "eval_return/"
 EVAL_LENGTH = "eval_length/"
 
-# Tags per task, written by the agent.
-ROLLOUT_TASK_SUCCESS = "rollout_success/"
-TASK_CRITIC_LOSS = "train_critic_loss/"
+# A tag per task, written by the agent (agents/metrics.py).
 BALANCER_WEIGHT = "balancer_weight/"
 
 METRICS_FILE = "metrics.jsonl"

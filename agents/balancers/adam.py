@@ -41,8 +41,9 @@ class BufferAdam(nn.Module):
         gradient = (gradient + self.weight_decay * values).to(values)
         beta1, beta2 = self.betas
         self.steps += 1
-        self.mean.lerp_(gradient, 1 - beta1)
-        self.square.lerp_(gradient.square(), 1 - beta2)
+        # Replaced, not changed in place: whoever kept the old ones can put them back.
+        self.mean = torch.lerp(self.mean, gradient, 1 - beta1)
+        self.square = torch.lerp(self.square, gradient.square(), 1 - beta2)
         mean = self.mean / (1 - beta1**self.steps)
         root = (self.square / (1 - beta2**self.steps)).sqrt()
         values -= self.lr * mean / (root + self.epsilon)

@@ -7,12 +7,12 @@ _LARGE = 10_000  # numbers; larger buffers are not copied: losses of a window, m
 
 
 class KeptState:
-    """What a balancer remembers: buffers, extra state, and where its generators stand.
+    """What a balancer remembers: parameters, buffers, extra state, and where its generators stand.
 
-    The modules are walked once; keeping their state costs about a microsecond for each buffer.
+    The modules are walked once; keeping their state costs about a microsecond for each tensor.
 
-    A buffer of more than ten thousand numbers is kept without a copy: what replaces it can be undone, and what changes
-    it in place must not do so before its gradients were found finite.
+    A buffer of more than ten thousand numbers is kept without a copy: what replaces it can be undone, and what
+    changes it in place must not do so before its gradients were found finite.
 
     :param balancer: any module
     """
@@ -20,9 +20,11 @@ class KeptState:
     def __init__(self, balancer: nn.Module) -> None:
         modules = list(balancer.modules())
         self._places = [(module._buffers, name) for module in modules for name in module._buffers]
+        self._parameters = [parameter.detach() for parameter in balancer.parameters()]
         self._with_extra = [m for m in modules if type(m).get_extra_state is not nn.Module.get_extra_state]
         generators = {getattr(module, "generator", None): None for module in modules}
         self._generators = [generator for generator in generators if generator is not None]
+        self._learned: list[Tensor] = []
         self._buffers: list[Tensor | None] = []
         self._extra: list[Tensor] = []
         self._drawn: list[Tensor] = []
@@ -31,11 +33,14 @@ class KeptState:
         """Copy the state as it is now."""
         buffers = [buffers[name] for buffers, name in self._places]
         self._buffers = [b if b is None or b.numel() > _LARGE else b.clone() for b in buffers]
+        self._learned = [parameter.clone() for parameter in self._parameters]
         self._extra = [module.get_extra_state() for module in self._with_extra]
         self._drawn = [generator.get_state() for generator in self._generators]
 
     def restore(self) -> None:
         """Put everything back."""
+        for parameter, learned in zip(self._parameters, self._learned, strict=True):
+            parameter.copy_(learned)
         for (buffers, name), kept in zip(self._places, self._buffers, strict=True):
             if kept is not None:
                 buffers[name] = kept
@@ -45,7 +50,9 @@ class KeptState:
             generator.set_state(drawn)
 
     def restore_where(self, condition: Tensor) -> None:
-        """Put the buffers back where a scalar of their device is not zero; nothing waits for it."""
+        """Put parameters and buffers back where a scalar of their device is not zero; nothing waits for it."""
+        for parameter, learned in zip(self._parameters, self._learned, strict=True):
+            parameter.copy_(torch.where(condition > 0, learned, parameter))
         for (buffers, name), kept in zip(self._places, self._buffers, strict=True):
             now = buffers[name]
             if kept is not None and now is not None and kept is not now:

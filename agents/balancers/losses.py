@@ -44,7 +44,7 @@ class RandomLossWeighting(Balancer):
             # Independent Exp(1) variables, divided by their sum, are uniform on the simplex.
             waits = torch.empty(self.num_tasks).exponential_(generator=self.generator)
             shares = waits / waits.sum()
-        return self.num_tasks * shares.to(tasks.losses)
+        return self.num_tasks * shares.to(tasks.losses, non_blocking=True)
 
 
 @register_balancer(

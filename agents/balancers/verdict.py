@@ -23,8 +23,9 @@ class LateVerdict:
             arrived, self._arrived = self._copies, None
         if self._arrived is None:
             self._copies = tuple(tensor.detach().to("cpu", non_blocking=True) for tensor in tensors)
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
+            with torch.cuda.device(tensors[0].device):  # an event belongs to the device that is current
+                self._arrived = torch.cuda.Event()
+                self._arrived.record()
         return arrived
 
     def __deepcopy__(self, memo: dict[int, object]) -> "LateVerdict":

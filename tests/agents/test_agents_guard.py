@@ -248,6 +248,38 @@ def test_every_term_is_named(guarded, spoil, sentence):
         agent.train(5)
 
 
+def test_a_task_that_is_sampled_in_several_groups_is_named_by_its_loss(small_agent, monkeypatch):
+    import agents.mtsac as module
+
+    given = {"weights": [2, 1, 0, 1], "weights_on": "sampling"}
+    agent = small_agent(max_skipped_updates=2, balancer="static", balancer_kwargs=given)
+    agent.learn(100, log_interval=None)
+    losses, groups = module.critic_losses, torch.tensor([0, 0, 1, 3])
+    monkeypatch.setattr(agent.critic_balancer, "next_tasks", lambda progress: groups)
+    monkeypatch.setattr(agent.critic_balancer, "_counts", torch.tensor([2, 1, 0, 1]))
+    spoiler = torch.where(groups == 1, torch.nan, 1.0)
+    monkeypatch.setattr(module, "critic_losses", lambda *a: (losses(*a)[0] * spoiler, losses(*a)[1]))
+    with pytest.raises(NonFiniteUpdate, match="the critic loss of 'point-1' is nan"):
+        agent.train(5)
+
+
+@pytest.mark.parametrize("balancer", ["igb_rl", "igb_v2"])
+def test_what_a_deciding_balancer_has_learnt_is_put_back(balancer):
+    from agents import make_balancer
+    from agents.balancers.kept import KeptState
+
+    agent = make_balancer(balancer, num_tasks=10, generator=torch.Generator().manual_seed(0))
+    kept, before = KeptState(agent), {name: value.clone() for name, value in agent.named_parameters()}
+    assert before
+    for put_back in (kept.restore, lambda: kept.restore_where(torch.tensor(1.0))):
+        kept.keep()
+        with torch.no_grad():
+            for parameter in agent.parameters():
+                parameter.add_(1.0)
+        put_back()
+        assert all(torch.equal(value, before[name]) for name, value in agent.named_parameters())
+
+
 @pytest.mark.parametrize("balancer", ["unitary", "pcgrad", "moco"])
 @pytest.mark.parametrize("name", ["critic", "actor"])
 def test_a_gradient_is_named_with_its_tasks(guarded, monkeypatch, name, balancer):

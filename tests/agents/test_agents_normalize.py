@@ -83,3 +83,12 @@ def test_the_scale_survives_a_save():
 def test_an_unknown_kind_gets_the_nearest():
     with pytest.raises(ConfigurationError, match="Unknown reward_scale 'stdd': .*did you mean 'std'"):
         make_reward_scale("stdd", 2)
+
+
+def test_the_reward_of_a_lost_step_is_none():
+    scale = make_reward_scale("std", 2)
+    lost = [{"fault": "it broke"}, {}]
+    for first, second in ((1.0, 1.0), (3.0, 2.0)):
+        scale.observe(np.array([first, second]), np.array([0, 1]), np.zeros(2, bool), [{}, {}])
+        scale.observe(np.array([99.0, second]), np.array([0, 1]), np.array([True, False]), lost)
+    assert scale.scale().tolist() == [1.0, 0.5] and scale.count.tolist() == [2, 4]

@@ -76,3 +76,24 @@ def test_the_agent_tells_random_episodes_apart_and_how_much_of_the_budget_is_use
     assert agent.progress.episodes.tolist() == [4, 4, 4, 4]
     assert agent.progress.budget_used == 1.0
     assert agent.progress._by_task["random_episodes"].tolist() == [2, 2, 2, 2]
+
+
+def test_a_lost_step_is_no_episode(small_agent):
+    progress = after([1.0, 2.0])
+    progress.observe(np.array([True, False]), [{"fault": "it broke", "TimeLimit.truncated": True}, {}])
+    assert progress.episodes.tolist() == [2, 0]
+
+
+def test_an_agent_that_learns_on_begins_with_what_is_left_of_the_larger_budget(small_agent):
+    agent = small_agent(learning_rate=lambda left: left, gradient_steps=1)
+    agent.learn(400, log_interval=None)
+    assert agent.progress.budget_used == 1.0
+    rates, train = [], agent.train
+
+    def noted(*arguments):
+        train(*arguments)
+        rates.append(agent.actor_optimizer.param_groups[0]["lr"])
+
+    agent.train = noted
+    agent.learn(400, log_interval=None, reset_num_timesteps=False)
+    assert rates[0] == pytest.approx(0.5) and rates[-1] < 0.01

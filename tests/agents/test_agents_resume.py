@@ -137,6 +137,15 @@ def test_the_state_of_another_agent_is_refused_in_one_sentence(small_agent, othe
         small_agent(**other).load_state(agent.state(), agent._last_obs)
 
 
+def test_random_numbers_of_another_kind_of_device_are_named_as_the_reason(small_agent):
+    agent = small_agent()
+    agent.learn(16, log_interval=None)
+    state = agent.state()
+    state["generators"]["streams"]["update noise"] = torch.zeros(16, dtype=torch.uint8)  # as CUDA's are
+    with pytest.raises(ConfigurationError, match="another kind of device than cpu"):
+        small_agent().load_state(state, agent._last_obs)
+
+
 def ring(capacity, copies=1):
     tasks = np.tile(np.arange(2), copies)
     return TaskReplayBuffer(2 * capacity, 1, 1, tasks, torch.Generator(), torch.device("cpu"))

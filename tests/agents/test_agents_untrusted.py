@@ -495,6 +495,24 @@ def test_the_agent_of_every_balancer_is_read_back(small_agent, fingerprint, rand
     assert fingerprint(MTSAC.load(tmp_path / "agent", device="cpu")) == fingerprint(agent)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"learning_starts": 2 * 10**7},
+        {"max_skipped_updates": 10**8},
+        # Some tasks rest at an update, and a fixed temperature has no moments that could be kept for them.
+        {"ent_coef": 0.1, "balancer": "static", "balancer_kwargs": {"weights": [3, 1, 0, 0], "weights_on": "sampling"}},
+    ],
+    ids=["warm-up of a long run", "never stops", "fixed temperature"],
+)
+def test_what_an_agent_accepts_it_can_read_back(small_agent, fingerprint, tmp_path, options):
+    agent = small_agent(**options)
+    agent.learn(80, log_interval=None)
+    agent.save(tmp_path / "agent")
+    assert fingerprint(MTSAC.load(tmp_path / "agent", device="cpu")) == fingerprint(agent)
+    small_agent(**options).load_state(agent.state(), agent._last_obs)
+
+
 def test_sb3s_own_reader_makes_the_same_of_it(small_agent, tmp_path, capsys):
     agent = small_agent().learn(100, log_interval=None)
     agent.save(tmp_path / "agent")

@@ -92,6 +92,15 @@ def test_unknown_and_doubled_tasks_are_refused(tasks: list[str], words: str) -> 
         config.make_suite()
 
 
+@pytest.mark.parametrize("group", ["env", "evaluation"])
+def test_a_horizon_that_the_suite_cannot_have_is_refused_before_anything_runs(group: str) -> None:
+    values: dict[str, dict[str, Any]] = {"env": {"suite": "mt10"}, "evaluation": {}}
+    values[group]["horizon"] = 600
+    config = RunConfig.from_dict(values)
+    with pytest.raises(SuiteError, match="600"):
+        config.make_suite()
+
+
 def test_an_option_that_the_balancer_does_not_take_is_refused() -> None:
     config = RunConfig.from_dict({"balancer": {"name": "rlw", "options": {"distributoin": "normal"}}})
     with pytest.raises(ConfigurationError, match="distribution"):

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from stable_baselines3.common.callbacks import EvalCallback
@@ -116,6 +117,26 @@ def test_success_at_the_last_step_is_not_reported_of_episodes_that_stop_at_their
     assert whole.success_at_end.all()
     assert cut.success_at_end is None
     assert (cut.lengths < whole.lengths).all()
+
+
+def test_an_episode_that_a_fault_cut_off_is_not_counted() -> None:
+    class BreaksOnce(gymnasium.Env):  # type: ignore[type-arg]
+        observation_space = action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        steps = 0
+
+        def reset(self, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+            BreaksOnce.steps += 1
+            if BreaksOnce.steps == 7:
+                raise RuntimeError("it broke")
+            return np.zeros(2, np.float32), 1.0, False, False, {"success": True}
+
+    env = make_suite("gym", tasks={"one": BreaksOnce}, horizon=5).make_vec_env(seed=0, max_restarts=1)
+    result = evaluate(Towards(2), env, episodes=3)
+    assert result.lengths.tolist() == [[5, 5, 5]] and BreaksOnce.steps == 17
+    env.close()
 
 
 def test_no_episodes_is_refused() -> None:

@@ -222,6 +222,13 @@ def test_fewer_steps_than_were_made_are_refused(
     assert run(steady("run", total_env_steps=100)).folder == tmp_path / "run"
 
 
+def test_a_finished_run_of_long_rounds_kept_every_transition_and_can_go_on(steady: MakeConfig, tmp_path: Path) -> None:
+    agent = {"train_freq": 16, "replay_per_task": None}
+    run(steady("run", agent=agent, total_env_steps=100))
+    assert checkpoints(tmp_path / "run")[0].env_steps == 128
+    assert not run(steady("run", agent=agent, total_env_steps=200)).skipped
+
+
 def test_a_run_that_made_a_round_more_than_asked_for_can_be_started_again(
     steady: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
