@@ -78,7 +78,7 @@ def test_the_agent_tells_random_episodes_apart_and_how_much_of_the_budget_is_use
     assert agent.progress._by_task["random_episodes"].tolist() == [2, 2, 2, 2]
 
 
-def test_a_lost_step_is_no_episode(small_agent):
+def test_a_lost_step_is_no_episode():
     progress = after([1.0, 2.0])
     progress.observe(np.array([True, False]), [{"fault": "it broke", "TimeLimit.truncated": True}, {}])
     assert progress.episodes.tolist() == [2, 0]
