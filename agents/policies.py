@@ -87,10 +87,15 @@ class Critic(nn.Module):
         return self.network(torch.cat((states, actions), dim=-1), task)
 
 
+def owns(module: nn.Module, parameters: Mapping[str, Tensor]) -> bool:
+    """Whether parameters are a module's own, and not others in their place."""
+    return next(iter(parameters.values())) is next(module.parameters())
+
+
 def call(module: nn.Module, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Any:
     """Evaluate a module with the given parameters, which makes a loss a pure function of them."""
-    if next(iter(parameters.values())) is next(module.parameters()):
-        return module(*inputs)  # its own: nothing to exchange
+    if owns(module, parameters):
+        return module(*inputs)  # nothing to exchange
     return functional_call(module, dict(parameters), inputs)
 
 

@@ -65,5 +65,5 @@ def actor_losses(
     actions, log_probabilities = squashed_sample(mean, log_std, noise)
     frozen = {name: parameter.detach() for name, parameter in critic.named_parameters()}
     values = critic.value.reduced(call(critic, frozen, states, actions, task))
-    losses = temperatures * log_probabilities.mean(-1) - values.mean(-1)
-    return losses, {"log_probability": log_probabilities.mean(-1)}
+    log_probability = log_probabilities.mean(-1)
+    return temperatures * log_probability - values.mean(-1), {"log_probability": log_probability.detach()}

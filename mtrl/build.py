@@ -66,6 +66,7 @@ def make_agent(config: RunConfig, env: MultiTaskVecEnv) -> MTSAC:
         adam_epsilon=agent.adam_epsilon,
         max_skipped_updates=agent.max_skipped_updates,
         precision=agent.precision,
+        compile=agent.compile,
         jacobian=agent.jacobian,
         pipeline=agent.pipeline,
         policy_kwargs=_policy_options(config),

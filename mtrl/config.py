@@ -88,6 +88,7 @@ class AgentConfig:
     :param reward_scale: rewards of each task, when they are sampled: divided by their standard deviation (std), by the
         largest return so that values fit into a critic's support (return), or multiplied by a number
     :param jacobian: how task gradients are kept: written out, layer by layer, or whichever costs less
+    :param compile: compile target and losses (torch.compile): up to a minute at the first update, then shorter updates
     :param max_grad_norm: gradients are clipped to this norm; None does not clip
     :param weight_decay: decoupled, of actor and critics: AdamW
     :param actor_weight_decay: coupled L2 on the actor alone
@@ -128,6 +129,7 @@ class AgentConfig:
     actor_layer_norm: bool = False
     precision: Annotated[str, Choice(PRECISIONS)] = "auto"
     jacobian: Annotated[str, Choice(JACOBIANS)] = "auto"
+    compile: bool = False
     pipeline: bool = True
 
 

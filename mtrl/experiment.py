@@ -160,6 +160,8 @@ def _learn(
         contents = None  # as large as the agent
     callbacks, left = in_order(metrics, evaluations, checkpoints), max(total - agent.num_timesteps, 0)
     callbacks.init_callback(agent)  # so that they know it even where learning cannot begin
+    if config.agent.compile:
+        say("The first update is compiled: up to a minute, or seconds where that was done before.")
     try:
         with reporter, pausing.stop.patiently(), _last_words(metrics, checkpoints):
             agent.learn(left, callback=callbacks, log_interval=None, reset_num_timesteps=pausing.checkpoint is None)

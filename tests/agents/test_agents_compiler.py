@@ -1,0 +1,98 @@
+"""Compiled updates: the same agent up to rounding, equal in bits to themselves, and the plain ones where need be."""
+
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from agents import MTSAC
+from agents.compiler import Compiler
+
+# One kind of agent, because every kind costs its compilation once.
+KIND = {"policy_kwargs": {"network": "multihead", "critic_layer_norm": True}}
+
+
+@pytest.fixture
+def learnt(small_agent):
+    """Maker of agents that have learnt for a number of env steps."""
+
+    def make(env_steps=200, compile=True, **options):
+        agent = small_agent(**{"compile": compile, **KIND, **options})
+        agent.learn(env_steps, log_interval=None)
+        return agent
+
+    return make
+
+
+@pytest.fixture
+def no_compiler(monkeypatch, tmp_path):
+    """No C++ compiler, and nothing that was compiled before."""
+    from torch._inductor import config
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(config.cpp, "cxx", (None, str(tmp_path / "no-compiler")))
+
+
+def weights(agent):
+    return torch.cat([parameter.detach().flatten() for parameter in agent.policy.parameters()])
+
+
+def test_a_compiled_agent_is_the_same_up_to_rounding(small_agent, learnt):
+    before = weights(small_agent(**KIND))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compiled = learnt()
+    plain = learnt(compile=False)
+    assert plain._n_updates == compiled._n_updates > 30
+    assert (weights(plain) - before).abs().max() > 1e-3
+    assert not torch.equal(weights(compiled), weights(plain)), "nothing was compiled"
+    torch.testing.assert_close(weights(compiled), weights(plain), rtol=1e-4, atol=1e-5)
+
+
+def test_two_compiled_agents_are_equal_in_bits_and_touch_no_global_generator(learnt, fingerprint):
+    before = (random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state().tolist())  # noqa: NPY002
+    first, second = learnt(), learnt()
+    assert fingerprint(first) == fingerprint(second)
+    assert before == (random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state().tolist())  # noqa: NPY002
+
+
+def test_a_compiled_agent_that_is_saved_and_loaded_goes_on_compiled(learnt, pointmass, tmp_path):
+    agent = learnt()
+    agent.save(tmp_path / "agent.zip")
+    loaded = MTSAC.load(tmp_path / "agent.zip", env=pointmass(), device="cpu")
+    assert loaded.runtime["compile"]
+    observations = agent.env.reset()
+    actions = [one.predict(observations, deterministic=True)[0] for one in (agent, loaded)]
+    assert np.array_equal(*actions)
+    loaded.learn(100, log_interval=None, reset_num_timesteps=False)
+    assert loaded._n_updates > agent._n_updates
+
+
+@pytest.mark.parametrize("balancer", ["cagrad", "pcgrad+son_goku", "famo"])
+def test_task_gradients_and_groups_of_tasks_learn_the_same(learnt, balancer):
+    compiled, plain = learnt(balancer=balancer), learnt(balancer=balancer, compile=False)
+    torch.testing.assert_close(weights(compiled), weights(plain), rtol=1e-3, atol=1e-4)
+
+
+def test_without_a_compiler_it_says_so_once_and_learns_the_plain_agent_to_the_bit(learnt, fingerprint, no_compiler):
+    others = {"policy_kwargs": {"hidden_sizes": [8, 8]}}  # a kind that no other test has compiled
+    with pytest.warns(UserWarning, match="could not be compiled") as caught:
+        agent = learnt(**others)
+    [warning] = [w for w in caught if "compiled" in str(w.message)]
+    assert "No working C++ compiler found" in str(warning.message)
+    assert "\n" not in str(warning.message)
+    assert fingerprint(agent) == fingerprint(learnt(compile=False, **others))
+
+
+def test_an_error_of_the_function_itself_stays_what_it_is():
+    def refuses(values):
+        if values.shape[0] == 3:
+            raise ValueError("three are too many")
+        return values * 2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="three are too many"):
+            Compiler().call(refuses, torch.ones(3))
