@@ -55,6 +55,6 @@ class Compiler:
 
 def _cause(error: BaseException) -> str:
     """The first line of what went wrong at the bottom: PyTorch wraps errors in errors of several pages."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    while (inner := getattr(error, "inner_exception", None) or error.__cause__) is not None:
+        error = inner
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"

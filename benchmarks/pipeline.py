@@ -38,7 +38,10 @@ STEP = "vector step"
 PATIENCE = 600.0  # seconds for a worker: fifty simulators are built in one
 WARMUP = 60  # random actions in each task before the first update
 SHORT: Settings = {"agent": {"warmup_steps_per_task": WARMUP, "replay_per_task": 5_000}}
-SEQUENTIAL: Settings = {"env": {"workers": 0, "fast": False}, "agent": {"pipeline": False, "precision": "float32"}}
+SEQUENTIAL: Settings = {
+    "env": {"workers": 0, "fast": False},
+    "agent": {"pipeline": False, "precision": "float32", "compile": False},
+}
 
 # What the leaf of a path is called in the table; forward and backward passes are told apart by whose they are.
 _REST = {STEP: "the loop itself", "update": "metrics and the rest of the update"}
@@ -209,16 +212,19 @@ def table(breakdown: Breakdown) -> str:
     return markdown([f"{breakdown.name}, mean of {breakdown.steps} vector steps", "ms", "share"], rows)
 
 
-def overlap(name: str, config: RunConfig, rounds: int, vector_steps: int) -> str:
+def overlap(name: str, config: RunConfig, rounds: int, vector_steps: int, compiled: bool = False) -> str:
     """Time the loop as it comes against the same work done in sequence, in turns; the table in Markdown.
 
     :param name: of the config
     :param vector_steps: of each turn
+    :param compiled: time the loop with ``agent.compile=true`` too
     """
     loops = {
         "in sequence: stock environments, float32, pipeline=false": LearningLoop(changed(config, SEQUENTIAL)),
         "as it comes": LearningLoop(config),
     }
+    if compiled:
+        loops["with agent.compile=true"] = LearningLoop(changed(config, {"agent": {"compile": True}}))
     next(iter(loops.values())).agent.float32_mode = "highest"  # PyTorch's default
     timings = take_turns({label: partial(loop.learn, vector_steps) for label, loop in loops.items()}, rounds)
     for loop in loops.values():
@@ -232,7 +238,7 @@ def overlap_of_preset(experiment: str, rounds: int = 7, vector_steps: int = 60) 
     choice = f"experiment={experiment}"
     config = changed(compose([choice]), SHORT)
     use_threads(config)
-    return overlap(choice, config, rounds, vector_steps)
+    return overlap(choice, config, rounds, vector_steps, compiled=True)
 
 
 def report(

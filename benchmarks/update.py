@@ -63,10 +63,16 @@ def measure(
     sizes = list(hidden_sizes)
     buffer_size = transitions * num_tasks
 
-    def mtsac(precision: str = "float32", mode: str | None = None, per_task: int = samples, **options: Any) -> MTSAC:
+    def mtsac(
+        precision: str = "float32",
+        mode: str | None = None,
+        per_task: int = samples,
+        compile: bool = False,
+        **options: Any,
+    ) -> MTSAC:
         model = MTSAC(
             "MultiTaskPolicy", env, batch_size=per_task * num_tasks, buffer_size=buffer_size, precision=precision,
-            policy_kwargs={"hidden_sizes": sizes, **options}, device="cpu", seed=0,
+            compile=compile, policy_kwargs={"hidden_sizes": sizes, **options}, device="cpu", seed=0,
         )  # fmt: skip
         model.float32_mode = mode or model.float32_mode
         return model
@@ -82,7 +88,9 @@ def measure(
         f'MTSAC, float32 in mode "medium" (error {product_error("medium"):.0e})': mtsac(mode="medium"),
     }
     if samples > 32:
-        models["MTSAC, 32 per task, LayerNorm, auto"] = mtsac("auto", per_task=32, critic_layer_norm=True)
+        for compile, name in ((False, ""), (True, ", compiled")):
+            model = mtsac("auto", per_task=32, compile=compile, critic_layer_norm=True)
+            models[f"MTSAC, 32 per task, LayerNorm, auto{name}"] = model
     for model in models.values():
         fill(model, transitions)
     timings = take_turns({name: partial(_train, model) for name, model in models.items()}, rounds)

@@ -42,7 +42,7 @@ def weights(agent):
 def test_a_compiled_agent_is_the_same_up_to_rounding(small_agent, learnt):
     before = weights(small_agent(**KIND))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         compiled = learnt()
     plain = learnt(compile=False)
     assert plain._n_updates == compiled._n_updates > 30
@@ -93,6 +93,6 @@ def test_an_error_of_the_function_itself_stays_what_it_is():
         return values * 2
 
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         with pytest.raises(ValueError, match="three are too many"):
             Compiler().call(refuses, torch.ones(3))
