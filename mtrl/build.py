@@ -10,7 +10,7 @@ from agents import MTSAC
 from envs import MultiTaskVecEnv, TaskSuite
 from mtrl.config import AgentConfig, RunConfig
 from mtrl.evaluation import EvaluationResult, Policy, evaluate
-from mtrl.machine import available_cores, learning_threads, simulating_workers
+from mtrl.machine import available_cores, evaluating_workers, learning_threads, simulating_workers
 
 
 def use_threads(config: RunConfig) -> None:
@@ -113,10 +113,9 @@ class Evaluator:
         """A quick measurement: one environment per task, by default no further than the first success."""
         stop = self.settings.stop_at_success
         if self._env is None:
-            workers = available_cores() if self.settings.workers is None else self.settings.workers
             self._env = self.suite.make_vec_env(
                 seed=self.seed,
-                workers=0 if workers == 1 else workers,
+                workers=evaluating_workers(self.settings.workers, self.suite.num_tasks),
                 goal_order="sweep",
                 horizon=self.settings.horizon,
                 stop_at_success=stop,

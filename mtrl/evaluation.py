@@ -9,7 +9,7 @@ import numpy as np
 
 from envs import MultiTaskVecEnv, TaskSuite
 from mtrl.errors import ConfigError
-from mtrl.machine import available_cores
+from mtrl.machine import available_cores, evaluating_workers
 
 if TYPE_CHECKING:
     import pandas
@@ -132,13 +132,12 @@ def evaluate(
         raise ConfigError(f"episodes must be at least 1, found {episodes}.")
     if isinstance(suite_or_env, MultiTaskVecEnv):
         return _run_episodes(model, suite_or_env, episodes, stop_at_success, deterministic)
-    suite, cores = suite_or_env, available_cores()
-    copies = copies or min(episodes, math.ceil(max(8, 2 * cores) / suite.num_tasks))
-    workers = min(cores, suite.num_tasks * copies) if workers is None else workers
+    suite = suite_or_env
+    copies = copies or min(episodes, math.ceil(max(8, 2 * available_cores()) / suite.num_tasks))
     env = suite.make_vec_env(
         seed=seed,
         copies=copies,
-        workers=0 if workers == 1 else workers,
+        workers=evaluating_workers(workers, suite.num_tasks * copies),
         goal_order="sweep",
         horizon=horizon,
         stop_at_success=stop_at_success,

@@ -63,3 +63,13 @@ def simulating_workers(cores: int, suite: TaskSuite, copies: int, device: str) -
         return 0
     free = cores // 4 if device == "cpu" else cores - 1
     return max(min(free, suite.num_tasks * copies // _ENVS_PER_WORKER), 1)
+
+
+def evaluating_workers(wanted: int | None, num_envs: int) -> int:
+    """Processes that simulate an evaluation, where nothing is done meanwhile; 0 simulates in the calling process.
+
+    :param wanted: as many; None uses every core. One alone would only add its messages, so it counts as none
+    :param num_envs: environments that there are to simulate
+    """
+    workers = min(available_cores(), num_envs) if wanted is None else wanted
+    return 0 if workers == 1 else workers

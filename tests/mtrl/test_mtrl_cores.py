@@ -12,7 +12,7 @@ from mtrl import machine
 from mtrl.build import make_training_env
 from mtrl.config import RunConfig
 from mtrl.experiment import run
-from mtrl.machine import available_cores, learning_threads, simulating_workers
+from mtrl.machine import available_cores, evaluating_workers, learning_threads, simulating_workers
 from mtrl.tracking import read_metrics, task_series
 
 MakeConfig = Callable[..., RunConfig]
@@ -60,6 +60,16 @@ def test_the_quota_of_a_container_counts(
     monkeypatch.setattr(machine, "_QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: range(64), raising=False)
     assert available_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("wanted", "envs", "workers"), [(None, 20, 8), (None, 3, 3), (None, 1, 0), (1, 20, 0), (0, 20, 0), (12, 20, 12)]
+)
+def test_an_evaluation_takes_every_core_and_never_a_single_worker(
+    monkeypatch: pytest.MonkeyPatch, wanted: int | None, envs: int, workers: int
+) -> None:
+    monkeypatch.setattr(machine, "available_cores", lambda: 8)
+    assert evaluating_workers(wanted, envs) == workers
 
 
 def test_what_the_config_names_is_taken() -> None:
