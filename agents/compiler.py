@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-RECOMPILE_LIMIT = 256  # kinds of agents in one process, each of a few variants; PyTorch's own 8 are for one model
+RECOMPILE_LIMIT = 64  # kinds of agents in one process, each in a few variants; PyTorch's own 8 are for one model
 
 
 class Compiler:
@@ -14,43 +14,51 @@ class Compiler:
 
     If one cannot be compiled (there is no C++ compiler, or the temporary folder is full) all are called as they are
     from then on, after a warning: the same results up to rounding, more slowly.
+
+    :ivar failed: whether that has happened
     """
 
     def __init__(self) -> None:
+        from torch._dynamo import exc  # here, for importing it takes longer than all the rest of this package
+
+        self.failed = False
         self._compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
-        self._failed = False
-        self._errors: tuple[type[Exception], ...] = ()
-        try:  # here, because importing it takes seconds that an agent without a compiler need not wait
-            from torch._dynamo import exc
-        except OSError as error:  # it makes the folder of its cache when it is imported
-            self._give_up(error)
-        else:
-            self._errors = (exc.TorchDynamoException, exc.FailOnRecompileLimitHit)
+        self._errors = (exc.TorchDynamoException, exc.FailOnRecompileLimitHit, OSError)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What ``function(*arguments)`` returns.
 
         :param function: a pure function of tensors and modules
         """
-        if self._failed:
+        if self.failed:
             return function(*arguments)
         if function not in self._compiled:
-            compiled = torch.compile(function, fullgraph=True, dynamic=False, recompile_limit=RECOMPILE_LIMIT)  # type: ignore[call-overload]
-            self._compiled[function] = compiled
+            self._compiled[function] = _compile(function)
         try:
             return self._compiled[function](*arguments)
         except self._errors as error:
             results = function(*arguments)  # an error of the function itself ends here, as what it is
-            self._give_up(error)
+            self.failed = True
+            warnings.warn(
+                f"compile=True, and the update could not be compiled ({_cause(error)}): it is computed uncompiled, "
+                "with the same results up to rounding.",
+                stacklevel=2,
+            )
             return results
 
-    def _give_up(self, error: BaseException) -> None:
-        self._failed = True
-        warnings.warn(
-            f"compile=True, and the update could not be compiled ({_cause(error)}): it is computed uncompiled, with "
-            "the same results up to rounding.",
-            stacklevel=3,
-        )
+    def __getstate__(self) -> dict[str, Any]:
+        """To copy or pickle it: what was compiled stays here."""
+        return {**self.__dict__, "_compiled": {}}
+
+
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    from torch._dynamo import config as tracing
+    from torch._functorch import config as autograd
+
+    compiled = torch.compile(function, fullgraph=True, dynamic=False)
+    # The backward pass is compiled with the forward pass: left to its first use, its failure would end the training.
+    at_once = autograd.patch(force_non_lazy_backward_lowering=True)
+    return at_once(tracing.patch(recompile_limit=RECOMPILE_LIMIT)(compiled))
 
 
 def _cause(error: BaseException) -> str:

@@ -294,7 +294,7 @@ class MTSAC(MultiTaskAlgorithm):
             "precision": self.precision,
             "float32_matmul_precision": self.float32_mode,
             "torch_threads": torch.get_num_threads(),
-            "compile": self._compiler is not None,
+            "compiled": self._compiler is not None and not self._compiler.failed,
             "pipeline": self.pipeline,
         }
 

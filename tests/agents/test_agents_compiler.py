@@ -1,7 +1,11 @@
 """Compiled updates: the same agent up to rounding, equal in bits to themselves, and the plain ones where need be."""
 
+import contextlib
+import copy
+import pickle
 import random
 import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -26,13 +30,16 @@ def learnt(small_agent):
     return make
 
 
-@pytest.fixture
-def no_compiler(monkeypatch, tmp_path):
-    """No C++ compiler, and nothing that was compiled before."""
+@contextlib.contextmanager
+def without_compiler(folder):
+    """Context without a C++ compiler, and without anything that was compiled before."""
     from torch._inductor import config
 
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(config.cpp, "cxx", (None, str(tmp_path / "no-compiler")))
+    with (
+        config.patch({"cpp.cxx": (None, str(folder / "no-compiler"))}),
+        mock.patch.dict("os.environ", {"TORCHINDUCTOR_CACHE_DIR": str(folder)}),
+    ):
+        yield
 
 
 def weights(agent):
@@ -62,7 +69,7 @@ def test_a_compiled_agent_that_is_saved_and_loaded_goes_on_compiled(learnt, poin
     agent = learnt()
     agent.save(tmp_path / "agent.zip")
     loaded = MTSAC.load(tmp_path / "agent.zip", env=pointmass(), device="cpu")
-    assert loaded.runtime["compile"]
+    assert loaded.runtime["compiled"]
     observations = agent.env.reset()
     actions = [one.predict(observations, deterministic=True)[0] for one in (agent, loaded)]
     assert np.array_equal(*actions)
@@ -76,14 +83,28 @@ def test_task_gradients_and_groups_of_tasks_learn_the_same(learnt, balancer):
     torch.testing.assert_close(weights(compiled), weights(plain), rtol=1e-3, atol=1e-4)
 
 
-def test_without_a_compiler_it_says_so_once_and_learns_the_plain_agent_to_the_bit(learnt, fingerprint, no_compiler):
+def test_without_a_compiler_it_says_so_once_and_learns_the_plain_agent_to_the_bit(learnt, fingerprint, tmp_path):
     others = {"policy_kwargs": {"hidden_sizes": [8, 8]}}  # a kind that no other test has compiled
-    with pytest.warns(UserWarning, match="could not be compiled") as caught:
+    with pytest.warns(UserWarning, match="could not be compiled") as caught, without_compiler(tmp_path):
         agent = learnt(**others)
     [warning] = [w for w in caught if "compiled" in str(w.message)]
     assert "No working C++ compiler found" in str(warning.message)
     assert "\n" not in str(warning.message)
+    assert not agent.runtime["compiled"]
     assert fingerprint(agent) == fingerprint(learnt(compile=False, **others))
+
+
+def test_the_backward_pass_is_compiled_with_the_forward_pass(tmp_path):
+    weight = torch.tensor([2.0, 3.0], requires_grad=True)
+    result = Compiler().call(lambda weight: (weight * weight.sin()).sum(), weight)
+    with without_compiler(tmp_path):
+        result.backward()
+    torch.testing.assert_close(weight.grad, weight.detach().sin() + weight.detach() * weight.detach().cos())
+
+
+def test_a_compiler_is_copied_and_pickled_without_what_it_compiled(learnt):
+    compiler = learnt()._compiler
+    assert pickle.loads(pickle.dumps(copy.deepcopy(compiler))).call(torch.add, 1, 2) == 3
 
 
 def test_an_error_of_the_function_itself_stays_what_it_is():
