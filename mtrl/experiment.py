@@ -227,6 +227,8 @@ def _made(contents: Contents | None) -> tuple[int, int]:
 def _leave_behind(config: RunConfig, agent: MTSAC, folder: RunFolder) -> None:
     """Write the agent and the plots; a disk that is full must not hide why the run ended."""
     without_harm("Saving the agent", agent.save, folder.path / AGENT_FILE)
+    made = {**folder.record["agent"], **agent.runtime}  # an update that could not be compiled is known by now
+    without_harm("Recording the end", folder.update, agent=made)
     without_harm("Closing the log", agent.logger.close)
     if config.tracking.plots:
         without_harm("Drawing the plots", write_plots, folder.path)
