@@ -233,6 +233,11 @@ class MTSAC(MultiTaskAlgorithm):
                 f"actor_balancer='{actor_name}' takes logarithms or ratios of the losses, and actor losses may be "
                 "negative: use it for the critic, with actor_balancer='unitary'."
             )
+        if settings["actor_balancer"] is not None and self.actor_balancer.repeats_tasks:
+            raise ConfigurationError(
+                f"actor_balancer='{actor_name}' with weights_on='sampling' decides what is sampled, which critic and "
+                "actor have in common: give it as the balancer of both, or choose weights_on='loss'."
+            )
         if self.actor_balancer.schedules and not self.critic_balancer.schedules:
             raise ConfigurationError(
                 f"actor_balancer='{actor_name}' picks the tasks of an update, which critic and actor have in common: "

@@ -1,5 +1,7 @@
 """The state of a balancer, kept aside for the case that its update must not count."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,8 +13,9 @@ class KeptState:
 
     The modules are walked once; keeping their state costs about a microsecond for each tensor.
 
-    A buffer of more than ten thousand numbers is kept without a copy: what replaces it can be undone, and what
-    changes it in place must not do so before its gradients were found finite.
+    A module whose state is large says how one update is undone, by ``mark()`` and ``return_to(mark)``; of the others
+    the extra state is kept. A buffer of more than ten thousand numbers is kept without a copy: what replaces it can be
+    undone, and what changes it in place must not do so before its gradients were found finite.
 
     :param balancer: any module
     """
@@ -21,12 +24,18 @@ class KeptState:
         modules = list(balancer.modules())
         self._places = [(module._buffers, name) for module in modules for name in module._buffers]
         self._parameters = [parameter.detach() for parameter in balancer.parameters()]
-        self._with_extra = [m for m in modules if type(m).get_extra_state is not nn.Module.get_extra_state]
+        self._with_marks: list[Any] = [module for module in modules if hasattr(module, "mark")]
+        self._with_extra = [
+            module
+            for module in modules
+            if type(module).get_extra_state is not nn.Module.get_extra_state and module not in self._with_marks
+        ]
         generators = {getattr(module, "generator", None): None for module in modules}
         self._generators = [generator for generator in generators if generator is not None]
         self._learned: list[Tensor] = []
         self._buffers: list[Tensor | None] = []
         self._extra: list[Tensor] = []
+        self._marks: list[Any] = []
         self._drawn: list[Tensor] = []
 
     def keep(self) -> None:
@@ -35,6 +44,7 @@ class KeptState:
         self._buffers = [b if b is None or b.numel() > _LARGE else b.clone() for b in buffers]
         self._learned = [parameter.clone() for parameter in self._parameters]
         self._extra = [module.get_extra_state() for module in self._with_extra]
+        self._marks = [module.mark() for module in self._with_marks]
         self._drawn = [generator.get_state() for generator in self._generators]
 
     def restore(self) -> None:
@@ -46,6 +56,8 @@ class KeptState:
                 buffers[name] = kept
         for module, state in zip(self._with_extra, self._extra, strict=True):
             module.set_extra_state(state)
+        for module, mark in zip(self._with_marks, self._marks, strict=True):
+            module.return_to(mark)
         for generator, drawn in zip(self._generators, self._drawn, strict=True):
             generator.set_state(drawn)
 

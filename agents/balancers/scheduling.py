@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from agents.balancers.base import Balancer, Tasks, gradient_blocks
 from agents.errors import ConfigurationError
 
+READ_METRICS = ("target_variance", "squared_error")  # of a critic, by methods that look at no gradients
+
 
 class ActiveTasks:
     """The tasks of one group, as a gradient method sees them.
@@ -55,12 +57,17 @@ def refuse_repeated_tasks(*methods: Balancer) -> None:
             )
 
 
-class _WithLosses:
-    """Tasks with other losses than their own."""
+class _AsKnown:
+    """Tasks with losses and metrics that are known of all, where their own are of some.
 
-    def __init__(self, tasks: Tasks, losses: Tensor) -> None:
+    :param losses: ``[K]``
+    :param metrics: the metrics that methods read, each ``[K]``
+    """
+
+    def __init__(self, tasks: Tasks, losses: Tensor, metrics: dict[str, Tensor]) -> None:
         self.tasks = tasks
         self.losses = losses
+        self.metrics = metrics
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.tasks, name)
@@ -112,15 +119,16 @@ class WithinGroup(Balancer):
 
     A gradient method sees the group alone, with the part of its state that belongs to the group: it is then the method
     of these tasks. What it remembers of the others waits for them. A method that looks at losses alone weighs all
-    tasks, those that rest with the loss they had when they were last at work, and its weights are brought to mean one
-    within the group. While all tasks stand in one group, the method works undisturbed.
+    tasks, those that rest with the loss and metrics they had when they were last at work, and its weights are brought
+    to mean one within the group. While all tasks stand in one group, the method works undisturbed.
 
     :param inner: the method
     :param fills_group: weights on the scale of a mean over the group; False leaves that to the scheduler behind it
     :raises ConfigurationError: for a gradient method that is not made for a part of the tasks
     """
 
-    known: Tensor
+    known: Tensor  # losses of all tasks, each as it was last
+    known_metrics: Tensor
 
     def __init__(self, inner: Balancer, fills_group: bool = True) -> None:
         super().__init__(inner.num_tasks, inner.generator)
@@ -138,7 +146,9 @@ class WithinGroup(Balancer):
         self.needs_positive_losses = inner.needs_positive_losses  # type: ignore[misc]
         self.needs_jacobian = inner.needs_jacobian  # type: ignore[misc]
         self.wants_after = inner.wants_after  # type: ignore[misc]
+        self.acts_on_host = inner.acts_on_host  # type: ignore[misc]
         self.register_buffer("known", torch.ones(inner.num_tasks))
+        self.register_buffer("known_metrics", torch.ones(len(READ_METRICS), inner.num_tasks))
         self._present: Tensor | None = None
 
     def within_group(self) -> Balancer:
@@ -158,7 +168,7 @@ class WithinGroup(Balancer):
 
         :param group: the tasks of this update, boolean ``[K]`` on the host; None for all
         """
-        self._recall(tasks.losses, getattr(tasks, "present", None))
+        metrics = self._recall(tasks)
         if group is None or bool(group.all()):
             return self.inner(tasks)
         weights = torch.zeros_like(tasks.losses)
@@ -166,8 +176,9 @@ class WithinGroup(Balancer):
             with narrowed(self.inner, group):
                 weights[group] = self.inner(ActiveTasks(tasks, group))
         else:
-            within = self.inner(_WithLosses(tasks, self.known.to(tasks.losses)))[group]
-            weights[group] = within / within.mean()
+            within = self.inner(_AsKnown(tasks, self.known.to(tasks.losses), metrics))[group]
+            # A method may give all tasks of a group no weight: then this update moves nothing.
+            weights[group] = within / within.mean() if bool(within.any()) else within
         return self._filled(weights, group) if self.fills_group else weights
 
     def direction(self, tasks: Tasks) -> Tensor:
@@ -190,7 +201,7 @@ class WithinGroup(Balancer):
         return direction
 
     def observe(self, losses: Tensor) -> None:
-        self._recall(losses, self._present)
+        self.known = self._latest(losses, self.known)
         self.inner.observe(self.known.to(losses))
 
     def diagnostics(self) -> dict[str, Tensor]:
@@ -200,7 +211,16 @@ class WithinGroup(Balancer):
         """Weights ``[K]`` of a mean over the group as weights of a mean over all tasks."""
         return weights * (self.num_tasks / int(group.sum()))
 
-    def _recall(self, losses: Tensor, present: Tensor | None) -> None:
-        self._present = present
-        losses = losses.detach().to(self.known)
-        self.known = losses if present is None else torch.where(present.to(losses.device), losses, self.known)
+    def _recall(self, tasks: Tasks) -> dict[str, Tensor]:
+        """Take note of what is new; returns the metrics that these tasks have, as they are known of all."""
+        self._present = getattr(tasks, "present", None)
+        self.known = self._latest(tasks.losses, self.known)
+        metrics = getattr(tasks, "metrics", {})
+        new = [metrics.get(name, known) for name, known in zip(READ_METRICS, self.known_metrics, strict=True)]
+        self.known_metrics = self._latest(torch.stack([values.to(self.known) for values in new]), self.known_metrics)
+        return {name: row for name, row in zip(READ_METRICS, self.known_metrics, strict=True) if name in metrics}
+
+    def _latest(self, values: Tensor, known: Tensor) -> Tensor:
+        """Values of the tasks that are present, and what is known of the others."""
+        values = values.detach().to(known)
+        return values if self._present is None else torch.where(self._present.to(known.device), values, known)

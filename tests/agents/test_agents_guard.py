@@ -349,3 +349,30 @@ def test_the_largest_value_of_a_batch_is_of_every_critic_and_sample(small_agent,
         values = agent.critic(sample.states, sample.actions, torch.arange(4)).squeeze(-1)  # [E, K, B]
     metrics = agent.update(sample, torch.zeros(2, *sample.actions.shape))
     torch.testing.assert_close(metrics["q_max_abs"], values.abs().amax((0, 2)))
+
+
+@pytest.mark.parametrize(
+    "decisions", [0, 3, 64, 200, 201]
+)  # empty, small, at the end of a block, full, and round again
+def test_a_memory_of_decisions_returns_to_where_it_was_without_a_copy(decisions, monkeypatch):
+    from agents.balancers.kept import KeptState
+    from agents.weight_memory import DecisionMemory
+
+    memory = DecisionMemory(num_tasks=2, features=40, capacity=200)
+
+    def add(number):
+        memory.add(torch.full((2, 40), number), torch.ones(2), torch.tensor(number), torch.zeros(2, 40))
+
+    for number in range(decisions):
+        add(float(number))
+    before = memory.get_extra_state()
+    monkeypatch.setattr(DecisionMemory, "get_extra_state", None)  # copies everything
+    kept = KeptState(memory)
+    kept.keep()
+    add(-1.0)
+    kept.restore()
+    monkeypatch.undo()
+    assert torch.equal(memory.get_extra_state(), before)
+    assert len(memory) == min(decisions, 200) and int(memory.count) == decisions
+    add(-2.0)  # goes on as if nothing had been
+    assert memory.latest(1).rewards.tolist() == [-2.0]

@@ -1,6 +1,7 @@
 """Updates for a part of the tasks: what rests is not sampled, costs nothing and does not change."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from stable_baselines3.common.logger import configure
 from torch.utils.flop_counter import FlopCounterMode
 
 from agents import ConfigurationError
+from agents.balancers import Balancer, make_balancer
+from agents.balancers.scheduling import WithinGroup
 from agents.metrics import UpdateMetrics
 from agents.objective import TaskObjective
 from tests.agents.test_agents_objective import TASKS, build, gradient
@@ -23,6 +26,8 @@ def scheduled(small_agent, transitions):
 
     def make(inner="unitary", groups=HALVES, options=None, **settings):
         options = {"refresh_every": 10**6, **AT_ONCE, **(options or {})}
+        own = {"refresh_every", *AT_ONCE}  # of these names, the method within may have options too
+        options = {f"son_goku.{name}" if name in own else name: value for name, value in options.items()}
         agent = small_agent(balancer=f"son_goku:{inner}", balancer_kwargs=options, **settings)
         agent.critic_balancer.groups = groups
         agent.set_logger(configure(format_strings=[]))
@@ -307,3 +312,60 @@ def test_an_objective_of_some_tasks_is_the_whole_one_without_the_others(side, ne
     blocks = torch.cat([rows.clone() for _, rows in part.blocks()], dim=1)
     torch.testing.assert_close(blocks, whole.jacobian * mask[:, None], rtol=1e-10, atol=1e-12)
     assert part.losses_now().isnan().tolist() == [False, True, False]
+
+
+# ---------------------------------------------------------------------- what methods know of tasks at rest
+
+
+class SeesMetrics(Balancer):
+    """Weighs all tasks alike and remembers what it was shown."""
+
+    def forward(self, tasks):
+        self.seen = {name: values.clone() for name, values in tasks.metrics.items()}
+        return torch.ones_like(tasks.losses)
+
+
+def at_work(present, **metrics):
+    """Tasks as an objective gives them: NaN for those that are not present."""
+    some = {name: torch.where(present, torch.tensor(values), torch.nan) for name, values in metrics.items()}
+    return SimpleNamespace(losses=torch.where(present, 1.0, torch.nan), present=present, metrics=some)
+
+
+def test_a_method_reads_of_tasks_at_rest_the_metrics_of_their_last_update():
+    within = WithinGroup(SeesMetrics(2))
+    first, second = torch.tensor([True, False]), torch.tensor([False, True])
+    within.weigh(at_work(first, target_variance=[4.0, 0.0]), first)
+    within.weigh(at_work(second, target_variance=[0.0, 9.0]), second)
+    assert {name: values.tolist() for name, values in within.inner.seen.items()} == {"target_variance": [4.0, 9.0]}
+
+
+@pytest.mark.parametrize("options", [{"scale": "spread"}, {"gap_source": "td_norm"}], ids=str)
+def test_igb_rl_measures_targets_within_groups(scheduled, options):
+    agent = scheduled("igb_rl", options={f"igb_rl.{name}": value for name, value in {"window": 2, **options}.items()})
+    agent.train(12)
+    balancer = agent.critic_balancer.inner
+    assert agent.guard.skipped == 0
+    assert balancer.variance.isfinite().all() and balancer.gaps.slow.isfinite().all()
+    if "gap_source" in options:
+        assert (balancer.gaps.base > 0).all()
+
+
+def test_a_group_whose_tasks_all_have_no_weight_moves_nothing(scheduled):
+    agent = scheduled("static", options={"static.weights": [1, 0, 1, 0]})
+    agent.train(4)
+    assert agent.guard.skipped == 0
+    assert agent.critic_balancer.group.tolist() == HALVES[1].tolist()
+    assert agent.critic_balancer.diagnostics()["weights"].tolist() == [0.0] * 4
+
+
+def test_a_method_that_acts_on_the_host_does_so_within_groups():
+    assert WithinGroup(make_balancer("igb_rl", num_tasks=4)).acts_on_host
+    assert not WithinGroup(make_balancer("unitary", num_tasks=4)).acts_on_host
+
+
+def test_an_actor_alone_cannot_decide_what_is_sampled(small_agent):
+    options = {"weights": [2, 1, 1, 0.5], "weights_on": "sampling"}
+    both = {"balancer": "static", "balancer_kwargs": options}
+    with pytest.raises(ConfigurationError, match="decides what is sampled"):
+        small_agent(**both, actor_balancer="static", actor_balancer_kwargs=options)
+    small_agent(**both)
