@@ -27,7 +27,7 @@ from agents.policies import Actor, Critic, MultiTaskPolicy, owns
 from agents.precision import autocast, fastest_exact_float32, float32_products, resolve_precision
 from agents.randomness import Generators
 from agents.replay import ReplaySample, samples_per_task
-from agents.settings import refuse_bad_settings, refuse_unknown
+from agents.settings import refuse_bad_settings, refuse_unknown, require_device
 from agents.task_gradients import Scratch, factors_pay
 from agents.temperature import Temperature, target_entropy_of
 from agents.updates import actor_losses, critic_losses, critic_target
@@ -136,6 +136,7 @@ class MTSAC(MultiTaskAlgorithm):
         refuse_unknown("MTSAC", unknown, MTSAC)
         refuse_unknown("policy_kwargs", policy_kwargs or {}, MultiTaskPolicy)
         refuse_bad_settings(settings)
+        require_device(device)
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any
 
+import torch
+
 from agents.errors import ConfigurationError, nearest, unknown_name
 from agents.task_gradients import JACOBIANS
 from agents.temperature import target_entropy_of
@@ -54,6 +56,17 @@ def refuse_unknown(owner: str, given: Iterable[str], callable_: Callable[..., An
             raise ConfigurationError(f"{owner} does not take '{name}': {NOT_OFFERED[name]}.")
         if name not in known:
             raise ConfigurationError(f"{owner} does not take '{name}'{nearest(name, known)}")
+
+
+def require_device(device: torch.device | str) -> None:
+    """:raises ConfigurationError: for a CUDA device that is not here; SB3 would learn on the CPU without a word"""
+    asked = torch.device("cpu" if device == "auto" else device)
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked.type == "cuda" and (asked.index or 0) >= found:
+        raise ConfigurationError(
+            f"device must be auto, cpu or one of the CUDA devices that PyTorch finds here, which are {found}, found "
+            f"'{device}'."
+        )
 
 
 def refuse_bad_settings(settings: dict[str, Any]) -> None:

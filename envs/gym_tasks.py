@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 from .episodes import goal_generator
 from .errors import SuiteError, did_you_mean
-from .suite import TaskSuite, check_horizon, check_integer, check_task_names, observation_box
+from .suite import TaskSuite, check_horizon, check_integer, check_number, check_task_names, observation_box
 
 SUCCESS_KEYS = ("is_success", "success", "solved")
 
@@ -173,7 +173,7 @@ def _horizons(probes: Sequence[_Probe], horizon: int | None) -> list[int]:
 
 
 def make_gym(
-    tasks: Sequence[str | Constructor] | Mapping[str, str | Constructor],
+    tasks: Sequence[str | Constructor] | Mapping[str, str | Constructor] | None = None,
     horizon: int | None = None,
     success_return: float | Mapping[str, float] | None = None,
     num_goals: int = 0,
@@ -189,10 +189,14 @@ def make_gym(
     :param num_goals: start seeds per task, 0 for fresh ones without end.
     :raises SuiteError: for tasks that do not fit together or an option out of range.
     """
+    if tasks is None:
+        raise SuiteError("suite 'gym' needs tasks=[...], for example tasks=['Pendulum-v1']")
     sources = _named_sources(tasks)
     check_integer("num_goals", num_goals, least=0)
     thresholds = dict(success_return) if isinstance(success_return, Mapping) else dict.fromkeys(sources, success_return)
-    for name in thresholds:
+    for name, threshold in thresholds.items():
+        if threshold is not None:
+            check_number("success_return", threshold, least=-np.inf)
         if name not in sources:
             raise SuiteError(f"success_return names an unknown task {name!r}{did_you_mean(name, sources)}")
     probes = [_probe(task, source) for task, source in sources.items()]

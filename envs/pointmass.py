@@ -16,9 +16,8 @@ import numpy as np
 from gymnasium import spaces
 
 from .episodes import GoalSchedule, StepArrays, goal_generator
-from .errors import SuiteError
 from .faults import Fault
-from .suite import TaskSuite, check_horizon, check_integer, observation_box
+from .suite import TaskSuite, check_horizon, check_integer, check_number, observation_box
 
 STEP_LENGTH = 0.1  # units per step at full action
 ARENA = 1.5  # the point stays within [-1.5, 1.5] on both axes
@@ -245,8 +244,6 @@ def make_pointmass(
     check_integer("num_tasks", num_tasks, least=1)
     check_horizon(horizon, None, "pointmass")
     check_integer("num_goals", num_goals, least=0)
-    if not reward_scale_spread >= 1.0 or not np.isfinite(reward_scale_spread):
-        raise SuiteError(f"reward_scale_spread must be a finite number of at least 1, found {reward_scale_spread!r}")
-    if not 0.0 <= difficulty <= 1.0:
-        raise SuiteError(f"difficulty must be between 0 and 1, found {difficulty!r}")
+    check_number("reward_scale_spread", reward_scale_spread, least=1)
+    check_number("difficulty", difficulty, least=0, most=1)
     return PointMassSuite(num_tasks, horizon, reward_scale_spread, difficulty, num_goals)

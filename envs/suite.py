@@ -180,6 +180,14 @@ def check_integer(name: str, value: Any, least: int) -> None:
         raise SuiteError(f"{name} must be an integer of at least {least}, found {value!r}")
 
 
+def check_number(name: str, value: Any, least: float, most: float = np.inf) -> None:
+    """:raises SuiteError: when ``value`` is not a finite number from ``least`` to ``most``."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value)
+    if not number or not least <= value <= most:
+        span = f"of at least {least:g}" if most == np.inf else f"from {least:g} to {most:g}"
+        raise SuiteError(f"{name} must be a finite number {span}, found {value!r}")
+
+
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """:raises SuiteError: when ``value`` is none of ``choices``."""
     if value not in choices:

@@ -177,7 +177,11 @@ def _export(options: argparse.Namespace) -> None:
     from mtrl.export import export
     from mtrl.run_folder import RunFolder
 
-    path = options.out.with_suffix(".zip")
+    path = options.out
+    if path.is_dir() or not path.name:
+        raise ConfigError(f"--out must be a file to write, found the folder '{path}'.")
+    if path.suffix != ".zip":
+        path = path.with_name(f"{path.name}.zip")
     result = export(RunFolder.existing(options.run), path, options.episodes, options.workers)
     print_results(result.to_frame(), f"{path.name}, {path.stat().st_size / 1e6:.2f} MB")
     say(f"Written to {path} and {path.with_suffix('.json')}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from mtrl.config import RunConfig
 from mtrl.errors import ConfigError
-from mtrl.launch import register_balancers
+from mtrl.launch import prepare
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -47,9 +47,8 @@ def compose_grid(overrides: Sequence[str]) -> list[Composed]:
         raise ConfigError(
             f"The folder of configs is missing, '{CONFIGS}': install the toolkit from its checkout, editable."
         )
-    register_balancers(overrides, with_files={file.stem for file in (CONFIGS / "balancer").glob("*.yaml")})
     fixed, swept = [], []
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in OverridesParser.create().parse_overrides(prepare(overrides, CONFIGS)):
         if override.is_sweep_override():
             key = override.get_key_element()
             swept.append([f"{key}={value}" for value in override.sweep_string_iterator()])
@@ -59,5 +58,5 @@ def compose_grid(overrides: Sequence[str]) -> list[Composed]:
         grid = []
         for point in itertools.product(*swept):
             values: Any = OmegaConf.to_container(compose_with_hydra("config", [*fixed, *point]), resolve=True)
-            grid.append(Composed(" ".join(point), RunConfig.from_dict(values)))
+            grid.append(Composed(" ".join(setting.lstrip("+") for setting in point), RunConfig.from_dict(values)))
     return grid

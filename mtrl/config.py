@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
+import torch
+
 from agents.balancers import list_balancers, make_balancer
 from agents.critics import CATEGORICAL_TARGETS, CRITICS, REDUCTIONS
 from agents.networks import NETWORKS, TASK_IDS
@@ -271,6 +273,7 @@ class RunConfig:
         for name in ("hidden_sizes", "actor_hidden_sizes"):
             if getattr(config.network, name) == ():
                 raise ConfigError(f"network.{name} must be widths such as [400, 400], found [].")
+        _check_device(config.device)
         ent_coef, entropy = config.agent.ent_coef, config.agent.target_entropy
         if isinstance(ent_coef, str) and not _is_auto(ent_coef):
             raise ConfigError(f"agent.ent_coef must be auto, auto_0.1 or a number greater than 0, found {ent_coef!r}.")
@@ -388,6 +391,14 @@ def flat_options(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
 def _check_name(setting: str, value: str, known: Any) -> None:
     if value not in known:
         raise ConfigError(f"{setting} must be a registered name, found {value!r}{nearest(value, known)}")
+
+
+def _check_device(name: str) -> None:
+    # Whether this machine has it is asked when a run begins: a config is also read where the run was not made.
+    try:
+        torch.device("cpu" if name == "auto" else name)
+    except RuntimeError:
+        raise ConfigError(f"device must be auto, cpu, cuda, cuda:1 or another of PyTorch's, found {name!r}.") from None
 
 
 def _check_balancer(name: str) -> None:

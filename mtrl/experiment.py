@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents import MTSAC, ConfigurationError, NonFiniteUpdate
+from agents.settings import require_device
 from envs import EnvironmentFault, MultiTaskVecEnv, SuiteError, TaskSuite
 from mtrl.build import Evaluator, make_agent, make_training_env, use_threads
 from mtrl.callbacks import EvaluationCallback, Every, MetricsCallback, in_order
@@ -16,7 +17,7 @@ from mtrl.config import RunConfig
 from mtrl.console import make_reporter, print_files, print_results, say, without_harm
 from mtrl.errors import CheckpointError, ConfigError, sentence
 from mtrl.evaluation import EvaluationResult
-from mtrl.pause import LearningRun, refuse_changes
+from mtrl.pause import LearningRun, changes, refuse_changes
 from mtrl.report import REPORTED, write_batch, write_plots, write_results
 from mtrl.run_folder import AGENT_FILE, CHECKPOINTS, FAILED, FINISHED, INTERRUPTED, RunFolder
 from mtrl.signals import StopRequest
@@ -63,9 +64,13 @@ def run(config: RunConfig, pause_at: int | None = None) -> Result:
     title = f"{config.env.suite}, {config.agent.name}, {config.balancer.name}, seed {config.seed}"
     if folder.status == FINISHED and not _goes_further(config, folder):
         say(f"'{folder.path}' holds this run already, finished {folder.record['ended']}: nothing to do.")
+        if any(key.startswith("evaluation.") for key in changes(folder.config().to_dict(), config.to_dict())):
+            again = f"mtrl evaluate {folder.path} --episodes {config.evaluation.final_episodes}"
+            say(f"It was evaluated with other settings: {again} measures again.")
         print_results(folder.results(), title)
         return Result(folder.path, folder.results(), skipped=True)
 
+    require_device(config.device)
     use_threads(config)
     suite = config.make_suite()
     with StopRequest(config.max_wall_time) as stop, folder.owned(config.takeover):
@@ -99,11 +104,22 @@ class _Pausing:
 def _goes_further(config: RunConfig, folder: RunFolder) -> bool:
     """Whether a config asks for more than a finished run has.
 
-    :raises ConfigError: if it is the config of another run
+    :raises ConfigError: if it is the config of another run, or of a shorter one
     """
     refuse_changes(folder.config().to_dict(), config, folder.path)
     made = folder.record.get("protocol", {})
-    return bool(made) and config.budget(len(made["tasks"])) > made["env_steps"]
+    if not made:
+        return False
+    total = config.budget(len(made["tasks"]))
+    if total < made["env_steps"]:
+        raise _too_few(folder, made["env_steps"], total)
+    return total > made["env_steps"]
+
+
+def _too_few(folder: RunFolder, made: int, total: int) -> ConfigError:
+    return ConfigError(
+        f"'{folder.path}' has made {made:,} env steps: total_env_steps must be at least as many, found {total:,}."
+    )
 
 
 def _open(config: RunConfig, folder: RunFolder, store: CheckpointStore, num_tasks: int) -> Checkpoint | None:
@@ -121,10 +137,7 @@ def _open(config: RunConfig, folder: RunFolder, store: CheckpointStore, num_task
     refuse_changes(before, config, folder.path)
     total = config.budget(num_tasks)
     if total < checkpoint.env_steps and total != RunConfig.from_dict(before).budget(num_tasks):
-        raise ConfigError(
-            f"'{folder.path}' has made {checkpoint.env_steps:,} env steps: total_env_steps must be at least as many, "
-            f"found {total:,}."
-        )
+        raise _too_few(folder, checkpoint.env_steps, total)
     folder.go_on(config, checkpoint.env_steps, checkpoint.exact)
     begin_again = "" if checkpoint.exact else "; the episodes that ran there begin again"
     say(f"Going on from step {checkpoint.env_steps:,} in '{folder.path}'{begin_again}.")

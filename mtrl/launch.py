@@ -21,6 +21,9 @@ _DEBUG_SETTING = "debug=true"
 _FLAGS = {"--debug": _DEBUG_SETTING, "--takeover": "takeover=true"}
 # A balancer's name, or a composition of names, as the value of an override.
 _BALANCER = re.compile(r"^balancer=(?P<choices>[\w+:,]+)$")
+# Groups whose settings no file names, because they belong to a suite or a balancer, which checks them itself.
+_OPEN_GROUP = re.compile(r"^(env\.options|balancer\.actor_options)[.=]")
+_OTHER_CONFIGS = ("--config-dir", "-cd", "hydra.searchpath")
 
 
 def launch(train: Callable[[], None], configs: Path) -> NoReturn:
@@ -133,9 +136,9 @@ def _train(train: Callable[[], None], configs: Path) -> None:
 
     refuse_foreign_packages()
     refuse_one_folder(_overrides_of_sweep(sys.argv[1:]))
-    register_balancers(sys.argv[1:], with_files={file.stem for file in (configs / "balancer").glob("*.yaml")})
+    arguments = prepare(sys.argv[1:], configs)
     register_callback()
-    sys.argv[1:] = _with_callback(_with_options_of_all(sys.argv[1:]))
+    sys.argv[1:] = _with_callback(_with_options_of_all(arguments))
     code = 0
     try:
         train()
@@ -144,6 +147,48 @@ def _train(train: Callable[[], None], configs: Path) -> None:
             say(sweep.describe_end())
             code = sweep.end()
     sys.exit(code)
+
+
+def prepare(arguments: Sequence[str], configs: Path) -> list[str]:
+    """The arguments of a command line as Hydra can compose them; the balancers that they name become choices.
+
+    :param configs: the folder that Hydra composes configs from
+    :raises ConfigError: for what Hydra would pass over or explain badly: an unknown experiment, or option of a balancer
+    """
+    register_balancers(arguments, with_files=_choices(configs, "balancer"))
+    if not any(argument.startswith(_OTHER_CONFIGS) for argument in arguments):
+        _refuse_unknown_experiments(arguments, _choices(configs, "experiment"))
+    _refuse_unknown_options(arguments)
+    return [f"++{argument}" if _OPEN_GROUP.match(argument) else argument for argument in arguments]
+
+
+def _choices(configs: Path, group: str) -> set[str]:
+    """The files of a group."""
+    return {file.stem for file in (configs / group).glob("*.yaml")}
+
+
+def _refuse_unknown_experiments(arguments: Iterable[str], known: Collection[str]) -> None:
+    """Hydra leaves an unknown one out: the group is optional, because most suites have none of their own."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    given = [argument for argument in arguments if argument.startswith("experiment=")]
+    for override in OverridesParser.create().parse_overrides(given):
+        value = list(override.sweep_string_iterator()) if override.is_sweep_override() else override.value()
+        for choice in value if isinstance(value, list) else [value]:
+            name = "null" if choice is None else str(choice).strip("'\"").removesuffix(".yaml")
+            if name not in known and "${" not in name:
+                raise ConfigError(f"experiment has no choice '{name}'{nearest(name, known)}")
+
+
+def _refuse_unknown_options(arguments: Sequence[str]) -> None:
+    """Refuse options that no balancer of the command line has."""
+    names, prefix = _named_balancers(arguments), "balancer.options."
+    known = [key for name in names for key in _option_settings(_known_options(name))]
+    for key in (argument.partition("=")[0] for argument in arguments):
+        if names and key.startswith(prefix) and not any(f"{name}.".startswith(f"{key}.") for name in known):
+            ends = {name.removeprefix(prefix) for name in known}
+            hint = nearest(key.removeprefix(prefix), ends) if ends else ", which takes none."
+            raise ConfigError(f"'{key}' is no option of {' or '.join(names)}{hint}")
 
 
 def _with_callback(arguments: Sequence[str]) -> list[str]:
@@ -251,6 +296,12 @@ def _from_hydra(error: BaseException) -> ConfigError | None:
         return ConfigError(f"{group} has no choice '{choice}'{nearest(choice, known)}")
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return ConfigError(_unknown_setting(unknown[1]))
+    if ambiguous := re.search(r"Ambiguous value for argument '(.+?)=(.+)'", text):
+        key, values = ambiguous.groups()
+        return ConfigError(
+            f"'{key}={values}' are several values: a sweep over them needs -m, one list of them brackets, "
+            f"'{key}=[{values}]'."
+        )
     override = getattr(error, "override", None)
     where = f"The argument '{override}' cannot be read: " if override else ""
     return ConfigError(where + text.splitlines()[0])

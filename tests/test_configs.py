@@ -10,10 +10,13 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from agents.balancers import list_balancers
+from agents.errors import ConfigurationError
 from agents.normalize import DeviationScale
+from envs import SuiteError
 from mtrl.build import make_agent, make_training_env
 from mtrl.config import RunConfig
-from mtrl.launch import register_balancers
+from mtrl.errors import ConfigError
+from mtrl.launch import prepare
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 CHOICES = [f"{file.parent.name}={file.stem}" for file in sorted(CONFIGS.glob("*/*.yaml"))]
@@ -32,11 +35,9 @@ def hydra_over_configs() -> Iterator[None]:
 
 def config_of(*overrides: str) -> RunConfig:
     """The config that a command line composes."""
-    files = {file.stem for file in (CONFIGS / "balancer").glob("*.yaml")}
     before = dict(ConfigStore.instance().repo)
-    register_balancers(overrides, with_files=files)
     try:
-        composed = compose("config", list(overrides))
+        composed = compose("config", prepare(overrides, CONFIGS))
     finally:
         ConfigStore.instance().repo = before
     return RunConfig.from_dict(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
@@ -146,6 +147,92 @@ def test_compositions_are_choices_and_take_options_by_method_or_plainly() -> Non
     config = config_of("env=pointmass", "balancer=rlw+unitary", "balancer.options.rlw.distribution=dirichlet")
     assert config.critic_balancer == ("rlw+unitary", {"rlw.distribution": "dirichlet"})
     config.make_suite()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options"),
+    [
+        (["env=mt10", "env.options.num_goals=0"], {"num_goals": 0}),
+        (["env=mt10", "env.options.reward_version=v1"], {"reward_version": "v1"}),
+        (["env=gym", "env.tasks=[Pendulum-v1]", "env.options.success_return=-200"], {"success_return": -200}),
+        (
+            [
+                "env=pointmass",
+                "env.options.num_tasks=3",
+                "env.options.reward_scale_spread=10",
+                "env.options.difficulty=0.5",
+                "env.options.horizon=20",
+                "env.options.num_goals=7",
+            ],
+            {"num_tasks": 3, "reward_scale_spread": 10, "difficulty": 0.5, "horizon": 20, "num_goals": 7},
+        ),
+        (["env=pointmass", "env.options={num_tasks: 3, num_goals: 7}"], {"num_tasks": 3, "num_goals": 7}),
+        (["env=pointmass", "+env.options.num_tasks=3"], {"num_tasks": 3}),
+    ],
+)
+def test_the_options_of_suites_that_the_documents_name_are_settings(
+    overrides: list[str], options: dict[str, object]
+) -> None:
+    config = config_of(*overrides)
+    assert config.env.options == options
+    protocol = config.make_suite().protocol
+    assert all(protocol[name] == value for name, value in options.items() if name in protocol)
+
+
+def test_a_misspelt_option_of_a_suite_is_named_by_the_suite() -> None:
+    config = config_of("env=pointmass", "env.options.num_gaols=0")
+    with pytest.raises(SuiteError, match=r"suite 'pointmass' has no option 'num_gaols'; did you mean 'num_goals' or"):
+        config.make_suite()
+
+
+def test_the_actors_balancer_takes_options_of_its_own() -> None:
+    config = config_of("env=pointmass", "balancer.actor=cagrad", "balancer.actor_options.c=0.3")
+    assert config.actor_balancer == ("cagrad", {"c": 0.3})
+    config.make_suite()
+    config = config_of("env=pointmass", "balancer.actor=cagrad", "balancer.actor_options.cc=0.3")
+    with pytest.raises(ConfigurationError, match="Balancer 'cagrad' has no option 'cc'"):
+        config.make_suite()
+
+
+@pytest.mark.parametrize("choice", ["mt10_laptop", "mt10_laptop.yaml", "'mt10_laptop'", "[mt10_laptop]"])
+def test_an_experiment_may_be_written_as_hydra_reads_it(choice: str) -> None:
+    assert config_of(f"experiment={choice}").env.suite == "mt10"
+
+
+def test_without_its_experiment_a_suite_has_the_agents_own_settings() -> None:
+    assert config_of("env=pointmass", "~experiment").agent == RunConfig().agent != config_of("env=pointmass").agent
+    assert config_of("env=pointmass", "experiment=${env}") == config_of("env=pointmass")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["experiment=mt10_laptp"], "experiment has no choice 'mt10_laptp'; did you mean 'mt10_laptop'?"),
+        (["experiment=quickstart,mt50_gqu"], "experiment has no choice 'mt50_gqu'; did you mean 'mt50_gpu'?"),
+        (
+            ["experiment=null"],
+            "experiment has no choice 'null'; known: mt10_gpu, mt10_laptop, mt50_gpu, pointmass, quickstart.",
+        ),
+        (
+            ["balancer=dwa", "balancer.options.temprature=1"],
+            "'balancer.options.temprature' is no option of dwa; did you mean 'temperature'?",
+        ),
+        (
+            ["balancer=unitary", "balancer.options.d=1"],
+            "'balancer.options.d' is no option of unitary, which takes none.",
+        ),
+        (
+            ["balancer=rlw+unitary", "balancer.options.rlw.d=1"],
+            "'balancer.options.rlw.d' is no option of rlw+unitary; known: distribution, rlw.distribution.",
+        ),
+    ],
+)
+def test_what_no_file_and_no_balancer_has_is_refused_before_anything_is_composed(
+    overrides: list[str], sentence: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_of(*overrides)
+    assert str(caught.value) == sentence
 
 
 def test_files_and_dataclasses_agree_on_the_defaults() -> None:

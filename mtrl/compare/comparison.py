@@ -246,8 +246,10 @@ def compare_runs(
     :param labels: other names for the methods
     :param worst: how many tasks are the worst of a run; None is a fifth of them, at least one
     :param seed: of the bootstrap
-    :raises ConfigError: if protocols are mixed, nothing is finished, or a name is not that of a method
+    :raises ConfigError: if protocols are mixed, nothing is finished, a name is not that of a method, or a negative seed
     """
+    if seed < 0:
+        raise ConfigError(f"seed must be at least 0, found {seed}.")
     runs, left_out = read_runs(paths)
     finished = [run for run in runs if run.finished]
     if not finished:

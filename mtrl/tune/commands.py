@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from agents.temperature import target_entropy_of
 from mtrl.compose import Composed, compose, compose_grid
 from mtrl.config import RunConfig
 from mtrl.console import say
@@ -79,9 +80,9 @@ def _settings(options: Namespace) -> Settings:
     config = compose(options.overrides)
     suite = config.make_suite()
     agent, also = config.agent, tuple(dict.fromkeys(options.also))
-    if "target_entropy" in also and agent.target_entropy == "auto":
-        agent = dataclasses.replace(agent, target_entropy=-float(suite.action_space.shape[0]))
-        config = dataclasses.replace(config, agent=agent)
+    if "target_entropy" in also:  # a search moves a number
+        entropy = target_entropy_of(agent.target_entropy, suite.action_space.shape[0])
+        config = dataclasses.replace(config, agent=dataclasses.replace(agent, target_entropy=entropy))
     _check(options, config.budget(suite.num_tasks))
     _check_config(config, options.baselines)
     if options.algorithm == "pb2":

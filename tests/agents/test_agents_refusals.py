@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from agents import ConfigurationError
+from agents import MTSAC, ConfigurationError
 
 REFUSED = [
     ({"use_sde": True}, "does not take 'use_sde': .*gSDE"),
@@ -107,3 +107,8 @@ def test_a_balancer_that_needs_positive_losses_balances_no_actor(small_agent):
             small_agent(actor_balancer="only_positive")
     finally:
         del _REGISTRY["only_positive"]
+
+
+def test_a_cuda_device_that_is_not_here_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"device must be .* found 'cuda:99'\."):
+        MTSAC("MultiTaskPolicy", None, device="cuda:99")

@@ -69,6 +69,8 @@ def test_starts_repeat_with_a_sweep(counters, vec_env):
         ({"tasks": ["Pendulm-v1"]}, "did you mean 'Pendulum-v1'"),
         ({"tasks": ["CartPole-v1"]}, "'CartPole-v1' has actions Discrete"),
         ({"tasks": [PENDULUM, PENDULUM]}, "listed twice"),
+        ({}, r"suite 'gym' needs tasks=\[...\], for example tasks=\['Pendulum-v1'\]"),
+        ({"tasks": [PENDULUM], "success_return": "good"}, "success_return must be a finite number.*found 'good'"),
         ({"tasks": []}, "at least one task"),
         ({"tasks": PENDULUM}, "must be a list"),
         ({"tasks": [3]}, "id or a constructor, found 3"),

@@ -89,7 +89,9 @@ def test_images_show_the_arena(vec_env):
         ("horizon", -5, "at least 1, found -5"),
         ("reward_scale_spread", 0.5, "at least 1, found 0.5"),
         ("reward_scale_spread", float("nan"), "found nan"),
-        ("difficulty", 2, "between 0 and 1, found 2"),
+        ("difficulty", 2, "from 0 to 1, found 2"),
+        ("difficulty", "hard", "from 0 to 1, found 'hard'"),
+        ("reward_scale_spread", "wide", "at least 1, found 'wide'"),
     ],
 )
 def test_options_out_of_range_are_refused(option, value, words):

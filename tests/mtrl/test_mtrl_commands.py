@@ -27,6 +27,19 @@ def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ("arguments", "said"),
     [
         (["env=mt11"], "env has no choice 'mt11'; did you mean 'mt10'?"),
+        (["experiment=mt10_laptp"], "experiment has no choice 'mt10_laptp'; did you mean 'mt10_laptop'?"),
+        (
+            ["seed=1,2"],
+            "'seed=1,2' are several values: a sweep over them needs -m, one list of them brackets, 'seed=[1,2]'.",
+        ),
+        (
+            ["balancer=cagrad", "balancer.options.d=1"],
+            "'balancer.options.d' is no option of cagrad; known: c, rescale.",
+        ),
+        (
+            ["env=pointmass", "env.options.num_gaols=0"],
+            "Suite 'pointmass' has no option 'num_gaols'; did you mean 'num_goals' or 'num_tasks'?",
+        ),
         (["balancer=unitray"], "balancer has no choice 'unitray'; did you mean 'unitary'?"),
         (
             ["agent.samples_per_tas=3"],

@@ -1,6 +1,7 @@
 """A config says what is wrong with it in one sentence, before anything is built."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from agents.errors import ConfigurationError
 from envs import SuiteError
 from mtrl.config import RunConfig, flat_options
 from mtrl.errors import ConfigError
+from mtrl.experiment import run
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,7 @@ from mtrl.errors import ConfigError
             "network.actor_hidden_sizes must be widths such as [400, 400], found [].",
         ),
         ({"agent": {"ent_coef": -0.1}}, "agent.ent_coef must be greater than 0, found -0.1."),
+        ({"device": "gpu"}, "device must be auto, cpu, cuda, cuda:1 or another of PyTorch's, found 'gpu'."),
         ({"agent": 3}, "agent must be a group of settings, found 3."),
         ({"env": {"tasks": "reach-v3"}}, "env.tasks must be a list, found 'reach-v3'."),
         ({"env": {"tasks": [1]}}, "env.tasks[0] must be a text, found 1."),
@@ -105,6 +108,13 @@ def test_an_option_that_the_balancer_does_not_take_is_refused() -> None:
     config = RunConfig.from_dict({"balancer": {"name": "rlw", "options": {"distributoin": "normal"}}})
     with pytest.raises(ConfigurationError, match="distribution"):
         config.make_suite()
+
+
+def test_a_device_that_is_not_here_is_refused_by_the_run_alone(tmp_path: Path) -> None:
+    config = RunConfig.from_dict({"device": "cuda:99", "run_dir": str(tmp_path / "run")})
+    with pytest.raises(ConfigurationError, match=r"which are \d+, found 'cuda:99'\."):
+        run(config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_round_floats_are_integers_because_shells_write_2e6() -> None:

@@ -30,6 +30,20 @@ def shelf(finished: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return folder
 
 
+def test_the_name_of_a_policy_may_hold_a_point(finished: Result, tmp_path: Path) -> None:
+    for name in ("pol-0.5", "pol-0.9", "whole.zip"):
+        arguments = ["export", str(finished.folder), "--out", str(tmp_path / name), "--episodes=1", "--workers=0"]
+        assert main(arguments) == 0
+    names = {f"{name}.{end}" for name in ("pol-0.5", "pol-0.9", "whole") for end in ("zip", "json")}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("out", [".", "..", "/"])
+def test_a_folder_is_no_place_for_a_policy(out: str, finished: Result, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(finished.folder), "--out", out]) == 2
+    assert capsys.readouterr().err == f"--out must be a file to write, found the folder '{out}'.\n"
+
+
 def test_an_exported_policy_acts_as_its_agent_to_the_bit(finished: Result, shelf: Path) -> None:
     agent, policy = MTSAC.load(finished.folder / "agent.zip", device="cpu"), load_policy(shelf / "toy.zip", "cpu")
     env = make_suite("pointmass").make_vec_env(seed=3, copies=4)

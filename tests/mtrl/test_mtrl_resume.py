@@ -186,7 +186,15 @@ def test_a_finished_run_goes_on_when_more_steps_are_asked_for(
 ) -> None:
     run(steady("run", total_env_steps=120))
     results = (tmp_path / "run" / "results.csv").read_text()
-    assert run(steady("run", total_env_steps=80)).skipped
+    with pytest.raises(
+        ConfigError, match=r"has made 120 env steps: total_env_steps must be at least as many, found 80"
+    ):
+        run(steady("run", total_env_steps=80))
+    measured_otherwise = steady("run", total_env_steps=120, evaluation={"final_episodes": 7})
+    assert run(measured_otherwise).skipped
+    assert f"mtrl evaluate {tmp_path / 'run'} --episodes 7 measures again" in capsys.readouterr().out.replace("\n", " ")
+    assert run(steady("run", total_env_steps=120)).skipped
+    assert "mtrl evaluate" not in capsys.readouterr().out
     assert not run(steady("run", total_env_steps=160)).skipped
     assert "Going on from step 120" in capsys.readouterr().out
     assert (tmp_path / "run" / "results-at-120.csv").read_text() == results

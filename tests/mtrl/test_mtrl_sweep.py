@@ -139,6 +139,13 @@ def test_an_option_that_all_balancers_of_a_sweep_have_is_given_to_each(tmp_path:
     assert len(configs) == 2 and all("window: 3" in text for text in configs)
 
 
+def test_a_sweep_over_options_of_the_suite(tmp_path: Path) -> None:
+    done = sweep("env.options.num_goals=0,50", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert said_of_the_whole(done)[0].startswith("Sweep: run 1 of 2 (env.options.num_goals=0);")
+    assert len(list((tmp_path / "runs" / "pointmass").iterdir())) == 2
+
+
 def test_options_of_a_composition_are_known_with_and_without_their_method() -> None:
     names = ["igb_rl+cagrad", "igb_rl_random+cagrad"]
     assert _have_all(names, "balancer.options.c") and _have_all(names, "balancer.options.cagrad.c")

@@ -21,6 +21,17 @@ def test_a_grid_has_every_combination_and_names_what_differs() -> None:
     assert len({RunFolder.of(point.config).path for point in grid}) == 4
 
 
+def test_options_of_the_suite_are_swept_and_named_as_they_were_given() -> None:
+    grid = compose_grid(["env=pointmass", "env.options.num_goals=0,50"])
+    assert [point.overrides for point in grid] == ["env.options.num_goals=0", "env.options.num_goals=50"]
+    assert [point.config.env.options for point in grid] == [{"num_goals": 0}, {"num_goals": 50}]
+
+
+def test_a_grid_over_an_unknown_experiment_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"experiment has no choice 'mt10_laptp'; did you mean 'mt10_laptop'\?"):
+        compose_grid(["experiment=mt10_laptop,mt10_laptp"])
+
+
 def test_a_single_config_takes_one_value_for_each_setting() -> None:
     assert compose(["env=pointmass", "seed=3"]).seed == 3
     with pytest.raises(ConfigError, match=r"takes one value here, found several: seed=2\."):

@@ -15,9 +15,10 @@ import pytest
 from agents.balancers.given import ACTS_ON
 from mtrl.cli import _parser, main
 from mtrl.errors import MissingExtra
+from mtrl.tune.commands import _settings
 from mtrl.tune.member import METRICS
 from mtrl.tune.population import Settings, read_book
-from mtrl.tune.search import EXPLORERS
+from mtrl.tune.search import EXPLORERS, _common
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = tuple(f"point-{task}" for task in range(4))
@@ -52,6 +53,15 @@ def test_what_no_search_can_be_is_refused_before_anything_is_written(
     options = arguments[len(given) :]
     assert main(["tune", "env=pointmass", *given, "--out", str(tmp_path / "search"), *options]) == 2
     assert sentence in capsys.readouterr().err and not (tmp_path / "search").exists()
+
+
+@pytest.mark.parametrize(("setting", "nats"), [("auto", -2.0), ("auto_0.5", -1.0), ("-3", -3.0)])
+def test_a_search_over_the_target_entropy_begins_at_the_configs_own(setting: str, nats: float) -> None:
+    given = ["env=pointmass", f"agent.target_entropy={setting}"]
+    settings = _settings(
+        _parser().parse_args(["tune", *given, "--population=2", "--intervals=2", "--also", "target_entropy"])
+    )
+    assert _common(settings).target_entropy == nats
 
 
 def test_settings_may_stand_before_and_after_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

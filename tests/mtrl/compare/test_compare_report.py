@@ -123,6 +123,7 @@ def test_the_command_writes_the_report_and_prints_the_verdict(
     ("arguments", "said"),
     [
         (["--labels", "pcgrad"], "labels must be given as METHOD=NAME, found 'pcgrad'.\n"),
+        (["--seed", "-1"], "seed must be at least 0, found -1.\n"),
         (["--worst", "5"], "worst must be between 1 and the 4 tasks, found 5.\n"),
         (["--baseline", "unitari"], "found 'unitari'; did you mean 'unitary'?\n"),
     ],
