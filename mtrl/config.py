@@ -334,9 +334,12 @@ class RunConfig:
         """Build the suite, and check the settings that depend on its number of tasks.
 
         :raises SuiteError: for an unknown task or option of the suite
-        :raises ConfigError: for a batch that cannot be divided by the number of tasks
+        :raises ConfigError: for a batch that cannot be divided by the number of tasks, or an option that is a setting
         :raises ConfigurationError: for an option that the balancer does not take
         """
+        for option, setting in (("name", "suite"), ("tasks", "tasks"), ("fast", "fast")):
+            if option in self.env.options:
+                raise ConfigError(f"env.options.{option} is no option of a suite: give it as env.{setting}.")
         tasks = {} if self.env.tasks is None else {"tasks": list(self.env.tasks)}
         fast = {} if self.env.fast else {"fast": False}  # on is every suite's default, off is for those that have it
         suite = make_suite(self.env.suite, **tasks, **self.env.options, **fast)

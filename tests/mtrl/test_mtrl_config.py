@@ -159,3 +159,12 @@ def test_the_budget_is_per_task_unless_a_total_is_given() -> None:
 
 def test_nested_options_are_named_by_their_method_and_null_is_the_default() -> None:
     assert flat_options({"famo": {"gamma": 0.1, "lr": None}, "c": 0.4, "d": None}) == {"famo.gamma": 0.1, "c": 0.4}
+
+
+@pytest.mark.parametrize(("option", "setting"), [("tasks", "tasks"), ("fast", "fast"), ("name", "suite")])
+def test_a_setting_of_its_own_is_no_option_of_a_suite(option: str, setting: str) -> None:
+    config = RunConfig.from_dict({"env": {"suite": "mt10", "options": {option: True}}})
+    with pytest.raises(
+        ConfigError, match=rf"env\.options\.{option} is no option of a suite: give it as env\.{setting}\."
+    ):
+        config.make_suite()
