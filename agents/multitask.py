@@ -61,7 +61,7 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
 
     # ------------------------------------------------------------------ tasks
 
-    def _adopt_tasks(self, env: Any) -> None:
+    def _refuse_other_tasks(self, env: Any) -> None:
         if getattr(env, "num_tasks", None) is None:
             raise ConfigurationError(
                 f"MTSAC needs an environment that names its tasks, found {type(env).__name__}: make one with "
@@ -76,7 +76,10 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
             raise ConfigurationError(
                 f"The agent learns the tasks {list(self.task_names)}, the environment has {list(names)}."
             )
-        self.task_names: tuple[str, ...] = names
+
+    def _adopt_tasks(self, env: Any) -> None:
+        self._refuse_other_tasks(env)
+        self.task_names: tuple[str, ...] = tuple(env.task_names)
         self.task_of_env: np.ndarray = np.asarray(env.task_of_env)
 
     @property
@@ -96,11 +99,21 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
         )
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Continue in another environment of the same tasks; an agent loaded without one can learn from then on."""
-        self._adopt_tasks(env)
+        """Continue in another environment of the same tasks; an agent loaded without one can learn from then on.
+
+        :raises ConfigurationError: for other tasks, or another number of copies than the agent learns in
+        """
+        self._refuse_other_tasks(env)
+        found = len(env.task_of_env)  # type: ignore[union-attr]
         if self.env is None:
-            self.n_envs = len(self.task_of_env)
+            self.n_envs = found
+        elif found != self.n_envs:
+            raise ConfigurationError(
+                f"The agent learns in {self.n_envs} environments, found {found}: make it with "
+                f"copies={self.n_envs // self.num_tasks}, or save the agent and load it with the new environment."
+            )
         BaseAlgorithm.set_env(self, env, force_reset)
+        self._adopt_tasks(env)
         if self.replay_buffer is None:
             self._setup_memory()
 
@@ -311,7 +324,7 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
 
         :param env: environment for further training; without it the agent predicts
         :param kwargs: settings to change
-        :raises AgentFileError: if the file is no agent, or its tensors do not fit
+        :raises AgentFileError: if the file is no agent, or its tensors do not fit it and these settings
         """
         refuse_unknown(cls.__name__, kwargs, cls)
         data, tensors = read_agent(path)
@@ -341,7 +354,10 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
             raise AgentFileError(f"{path} describes no agent of this version: {reason}.") from error
         except Exception as error:  # whatever settings and tensors that contradict each other provoke
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise AgentFileError(f"{path} does not fit the agent it describes ({reason:.300}).") from error
+            own = data["settings"]
+            changed = [f"{name}={value!r:.80}" for name, value in kwargs.items() if repr(value) != repr(own.get(name))]
+            instead = f" with {', '.join(changed)} instead of its own" if changed else ""
+            raise AgentFileError(f"{path} does not fit the agent it describes{instead} ({reason:.300}).") from error
         if env is not None:
             model.set_env(env)
             model.set_random_seed(model.seed)

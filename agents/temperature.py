@@ -4,6 +4,7 @@ Source: Haarnoja et al. 2018 (arXiv 1812.05905, section 5); one temperature per 
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,11 @@ class Temperature(nn.Module):
         initial = _initial_value(ent_coef)
         log_alpha = torch.full((num_tasks if kind == "per_task" else 1,), initial).log()
         self.log_alpha = nn.Parameter(log_alpha, requires_grad=self.learned)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        if not self.learned:  # a setting, not a state: whoever goes on with another one means the other one
+            state_dict[prefix + "log_alpha"] = self.log_alpha.detach()
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def value(self) -> Tensor:
         """Temperatures ``[K]``, detached."""

@@ -27,7 +27,7 @@ class GymTask:
     :param task: name of the task.
     :param source: a Gymnasium id, or a constructor that may take ``render_mode``.
     :param rescale: whether actions in [-1, 1] must be stretched to the environment's own bounds.
-    :param success_return: return from which an episode counts as success; None to use the info keys.
+    :param success_return: return of a whole episode from which it is a success; None to use the info keys.
     :param seed: the suite seed, which fixes the reset seed of each goal number.
     :param horizon: steps per episode.
     :param render_mode: ``None`` or ``"rgb_array"``.
@@ -43,34 +43,37 @@ class GymTask:
         horizon: int,
         render_mode: str | None = None,
     ) -> None:
-        self.task, self.seed, self.success_return = task, seed, success_return
+        self.task, self.seed, self.success_return, self.horizon = task, seed, success_return, horizon
         self.target: Any = _build(source, render_mode, horizon)
         space: Any = self.target.action_space
         self._middle = ((space.high + space.low) / 2).astype(np.float32) if rescale else None
         self._half = (space.high - space.low) / 2 if rescale else None
         self._shape = space.shape
-        self._total = 0.0
+        self._length, self._total = 0, 0.0
 
     def reset(self, goal: int) -> np.ndarray:
         """Begin the episode of goal number ``goal``; returns the state [<= S]."""
-        self._total = 0.0
+        self._length, self._total = 0, 0.0
         # Seeding every reset makes an episode a function of its number alone, so that a paused run can go on exactly.
         seed = int(goal_generator(self.seed, self.task, goal).integers(2**31))
         observation, _ = self.target.reset(seed=seed)
         return np.asarray(observation, np.float32).ravel()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, bool]:
-        """One step; terminations are the environment's own."""
+        """One step; terminations are the environment's own. A return decides about success at the last step alone."""
         # A copy: the row belongs to the vector, and some environments keep the action they were given.
         action = action.copy() if self._middle is None else self._middle + self._half * action
         observation, reward, terminated, truncated, info = self.target.step(action.reshape(self._shape))
+        self._length += 1
         self._total += float(reward)
         state = np.asarray(observation, np.float32).ravel()
-        return state, float(reward), bool(terminated), bool(truncated), self._success(info)
+        ends = bool(terminated or truncated or self._length >= self.horizon)
+        return state, float(reward), bool(terminated), bool(truncated), self._success(info, ends)
 
-    def _success(self, info: Mapping[str, Any]) -> bool:
+    def _success(self, info: Mapping[str, Any], ends: bool) -> bool:
         if self.success_return is not None:
-            return self._total >= self.success_return
+            # Not before: with negative rewards, the return of the first step is the highest.
+            return ends and self._total >= self.success_return
         return any(bool(info[key]) for key in SUCCESS_KEYS if key in info)
 
     def render(self) -> np.ndarray:
@@ -184,8 +187,8 @@ def make_gym(
         at the end; actions must have one size, and where their bounds differ the suite's are [-1, 1], stretched per
         task.
     :param horizon: steps per episode of every task; by default each task's own time limit.
-    :param success_return: return from which an episode is a success, one for all or one per task name; by default the
-        info key ``is_success``, ``success`` or ``solved`` decides, and without one no episode succeeds.
+    :param success_return: return of a whole episode from which it is a success, one for all or one per task name; by
+        default the info key ``is_success``, ``success`` or ``solved`` decides, and without one no episode succeeds.
     :param num_goals: start seeds per task, 0 for fresh ones without end.
     :raises SuiteError: for tasks that do not fit together or an option out of range.
     """
@@ -229,5 +232,5 @@ def make_gym(
 
 def _rule(threshold: float | None) -> str:
     if threshold is not None:
-        return f"return of at least {threshold:g}"
+        return f"return of at least {threshold:g} at the end of the episode"
     return " or ".join(f"info[{key!r}]" for key in SUCCESS_KEYS) + " at any step of the episode"

@@ -173,6 +173,12 @@ def _learn(
         contents = None  # as large as the agent
     callbacks, left = in_order(metrics, evaluations, checkpoints), max(total - agent.num_timesteps, 0)
     callbacks.init_callback(agent)  # so that they know it even where learning cannot begin
+    warmup = config.agent.warmup_steps_per_task * agent.num_tasks
+    if warmup >= total:
+        _warn(
+            f"agent.warmup_steps_per_task={config.agent.warmup_steps_per_task} in each of {agent.num_tasks} tasks is a "
+            f"warm-up of {warmup:,} env steps, and the run has {total:,}: it acts at random and learns nothing."
+        )
     if config.agent.compile:
         say("The first update is compiled: up to a minute, or seconds where that was done before.")
     try:

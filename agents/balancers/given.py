@@ -108,7 +108,12 @@ class Static(GivenWeights):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(num_tasks, weights_on, generator)
-        self.register_buffer("fixed", on_scale("static", [weights], num_tasks).squeeze(0))
+        # A setting, not a state, like the table of `schedule`.
+        self.register_buffer("fixed", on_scale("static", [weights], num_tasks).squeeze(0), persistent=False)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.pop(prefix + "fixed", None)  # files of earlier versions hold it
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def given(self, progress: Any) -> Tensor:
         return self.fixed

@@ -1,5 +1,6 @@
 """Controls of IGB-RL that need a finished run of it: its weights without its agent."""
 
+import zlib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ class RecordedWeights(DecidedWeights):
     permuted: ClassVar[bool] = False
     times: Tensor
     schedule: Tensor
+    origin: Tensor
 
     def __init__(
         self,
@@ -46,6 +48,18 @@ class RecordedWeights(DecidedWeights):
             weights = weights[:, order.roll(1)[order.argsort()]]
         self.register_buffer("times", times)  # share of the budget at each decision, [n]
         self.register_buffer("schedule", weights)  # [n, K]
+        self.register_buffer("origin", torch.tensor(zlib.crc32(str(source).encode())))  # tells sources apart
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """A saved record stands, whatever has become of the run at its source; another source is another record."""
+        times, schedule, origin = (prefix + name for name in ("times", "schedule", "origin"))
+        state_dict.setdefault(origin, self.origin)  # files of earlier versions do not say
+        if int(state_dict[origin]) != int(self.origin):
+            state_dict |= {times: self.times, schedule: self.schedule, origin: self.origin}
+        count = len(state_dict[times])
+        if count > 0 and state_dict[schedule].shape == (count, self.num_tasks):
+            self.times, self.schedule = self.times.new_empty(count), self.schedule.new_empty(count, self.num_tasks)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def decide(self, tasks: Any) -> Tensor:
         used = torch.tensor([budget_used(tasks)], device=self.times.device, dtype=self.times.dtype)

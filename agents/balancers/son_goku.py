@@ -88,7 +88,7 @@ class SonGoku(Balancer):
         self.register_buffer("found", torch.zeros(len(FOUND)))  # by the latest refresh
         self._group: Tensor | None = None
         self._updates, self._slot, self._since, self._refreshes = 0, 0, 0, 0
-        self._began, self._seconds = 0.0, 0.0
+        self._began, self._seconds = 0.0, 0.0  # clock of the refresh in progress, 0 if there is none; of the latest
 
     @property
     def inner(self) -> Balancer:
@@ -100,6 +100,7 @@ class SonGoku(Balancer):
         return self._group
 
     def next_tasks(self, progress: Any = None) -> Tensor | None:
+        self._began = 0.0  # it may run since an update that was stopped before its refresh
         group = self.groups[self._slot]
         return None if self._refresh_due() or bool(group.all()) else group
 
@@ -108,7 +109,7 @@ class SonGoku(Balancer):
 
     def wants_gradients(self, present: Tensor | None = None) -> bool:
         if self._refresh_due():
-            self._began = time.perf_counter()
+            self._began = self._began or time.perf_counter()  # asked more than once before the refresh
             return True
         return self.within.wants_gradients(present)
 
@@ -167,6 +168,7 @@ class SonGoku(Balancer):
         return self._group
 
     def _refresh(self, tasks: Tasks) -> None:
+        began = self._began or time.perf_counter()
         smooth = self.memory.blend(tasks, gradient_norms(self, tasks), 1 - self.beta)
         gramian = (smooth @ smooth.mT).to("cpu").to(torch.float64)
         threshold = self.threshold(self._updates)
@@ -174,7 +176,7 @@ class SonGoku(Balancer):
         self._note(over_pairs(interference(gramian)), threshold)
         self._since = 0
         self._refreshes += 1
-        self._seconds = time.perf_counter() - self._began
+        self._began, self._seconds = 0.0, time.perf_counter() - began
 
     def _note(self, pairs: Tensor, threshold: float) -> None:
         if len(pairs) > 0:

@@ -18,7 +18,7 @@ from mtrl.errors import ConfigError, RunFolderError
 BETTER, WORSE, ALIKE, TOO_FEW = "better", "worse", "not distinguishable", "too few seeds"
 ENV_STEPS, SECONDS = "env_steps", "seconds"
 _CURVE_REPETITIONS, _CURVE_POINTS = 2_000, 60
-THRESHOLDS = np.linspace(0.0, 1.0, 51)
+THRESHOLDS = np.arange(51) / 50  # each as exact as k of 50 episodes
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,14 @@ class Comparison:
         rows = []
         for method, run in self._pairs():
             final = _of_tasks(run.final, run, self.tasks)[None]
+            evaluated = _of_tasks(run.success.values, run, self.tasks).mean(axis=1)
             learning = run.seconds.get("learning", np.nan)
             rows.append(
                 {
                     "method": method.label,
                     "seed": run.seed,
                     "final": final.mean(),
-                    "best": max(run.best, final.mean()),
+                    "best": max(np.nanmax(evaluated), final.mean()),
                     "worst": stats.worst_tasks(final, self.worst)[0],
                     "worst_task": stats.worst_tasks(final, 1)[0],
                     "updates": run.updates,

@@ -21,10 +21,11 @@ def protocol_of(run: Run) -> dict[str, Any]:
     """What a run's numbers are labelled with, flat: ``evaluation.horizon`` for what is inside; no package versions."""
     given = {key: value for key, value in run.protocol.items() if key != "versions"}
     flat = flatten(given)
-    own_goals = str(flat.get("evaluation.goals", ""))
-    if own_goals.endswith(f"seed {run.seed}"):  # else every seed would be a protocol of its own
-        flat["evaluation.goals"] = own_goals.removesuffix(f"seed {run.seed}") + "the run's seed"
     config = flatten(run.config)
+    own_goals = str(flat.get("evaluation.goals", ""))
+    # Else every seed would be a protocol of its own; a seed that was given is one for all runs, and stays a number.
+    if config.get("evaluation.seed") is None and own_goals.endswith(f"seed {run.seed}"):
+        flat["evaluation.goals"] = own_goals.removesuffix(f"seed {run.seed}") + "the run's seed"
     return flat | {key: config.get(key) for key in _FROM_CONFIG if key in config}
 
 

@@ -87,11 +87,6 @@ class Run:
         return tuple(self.protocol.get("tasks", ()))
 
     @property
-    def best(self) -> float:
-        """The highest mean over tasks of any evaluation of the run: a maximum of noisy numbers."""
-        return float(np.nanmax(self.success.values.mean(axis=1)))
-
-    @property
     def seconds(self) -> Mapping[str, float]:
         """Seconds of ``learning``, ``evaluations`` and ``final_evaluation``."""
         return self.record.get("seconds") or {}

@@ -15,6 +15,7 @@ from scipy import stats
 
 LEVEL = 0.95
 REPETITIONS = 10_000
+ROUNDING = 1e-9  # of a mean of scores, which must not miss its own threshold by it
 FEWEST_RUNS = 5  # with fewer, even an interval that excludes zero is no evidence: two of 2^4 signs alone are 12 %
 
 # Reduces the runs, which are the axis before the last: [..., R, T] -> [..., T].
@@ -54,7 +55,7 @@ def worst_tasks(scores: np.ndarray, count: int) -> np.ndarray:
 
 def profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Share of each run's tasks with a score of at least each threshold: ``[R, K], [T] -> [R, T]``."""
-    return (scores[:, :, None] >= thresholds).mean(axis=1)
+    return (scores[:, :, None] >= thresholds - ROUNDING).mean(axis=1)
 
 
 def bootstrap(

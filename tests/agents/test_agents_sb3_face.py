@@ -243,6 +243,15 @@ def test_set_env_takes_the_same_tasks_only(small_agent, pointmass):
     assert agent.env.num_tasks == 4
 
 
+def test_set_env_refuses_another_number_of_copies_and_learning_goes_on_in_the_old_one(small_agent, pointmass):
+    agent = small_agent()
+    agent.learn(100, log_interval=None)
+    with pytest.raises(ConfigurationError, match=r"learns in 4 environments, found 8: make it with copies=1"):
+        agent.set_env(pointmass(copies=2))
+    agent.learn(100, log_interval=None, reset_num_timesteps=False)
+    assert agent.num_timesteps == 200
+
+
 def test_equal_spaces_of_other_tasks_are_not_the_same_tasks(small_agent, pointmass, tmp_path):
     other = pointmass()
     other.task_names = ("a", "b", "c", "d")
@@ -318,6 +327,39 @@ def test_settings_can_be_changed_on_loading(small_agent, tmp_path):
     assert len(agent.actor_optimizer.state) > 0
     with pytest.raises(ConfigurationError, match="does not take 'gama', did you mean 'gamma'"):
         MTSAC.load(tmp_path / "agent", gama=0.5)
+
+
+def test_weights_and_temperatures_that_are_given_on_loading_are_taken(small_agent, tmp_path):
+    given = {"balancer": "static", "balancer_kwargs": {"weights": [1, 2, 3, 4]}}
+    small_agent(**given).learn(100, log_interval=None).save(tmp_path / "agent")
+    as_saved = MTSAC.load(tmp_path / "agent", device="cpu")
+    assert as_saved.critic_balancer.fixed.tolist() == pytest.approx([0.4, 0.8, 1.2, 1.6])
+    other = {"balancer_kwargs": {"weights": [3, 1, 0, 0]}, "ent_coef": 0.05}
+    agent = MTSAC.load(tmp_path / "agent", device="cpu", **other)
+    for balancer in (agent.critic_balancer, agent.actor_balancer):
+        assert balancer.fixed.tolist() == [3, 1, 0, 0]
+    assert agent.temperature.value().tolist() == pytest.approx([0.05] * 4)
+    agent.save(tmp_path / "other")
+    assert MTSAC.load(tmp_path / "other", device="cpu").temperature.value().tolist() == pytest.approx([0.05] * 4)
+
+
+def test_weights_in_a_file_of_an_earlier_version_are_those_of_its_settings(small_agent, tmp_path):
+    balancer = small_agent(balancer="static", balancer_kwargs={"weights": [1, 2, 3, 4]}).critic_balancer
+    balancer.load_state_dict({**balancer.state_dict(), "fixed": torch.tensor([4.0, 0.0, 0.0, 0.0])})
+    assert balancer.fixed.tolist() == pytest.approx([0.4, 0.8, 1.2, 1.6])
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"balancer": "cagrad"}, "balancer='cagrad'"),
+        ({"reward_scale": "std", "gamma": 0.9}, "reward_scale='std', gamma=0.9"),
+    ],
+)
+def test_settings_that_a_file_does_not_fit_are_named(small_agent, tmp_path, settings, named):
+    small_agent(balancer="famo").save(tmp_path / "agent")
+    with pytest.raises(AgentFileError, match=f"does not fit the agent it describes with {named} instead of its own"):
+        MTSAC.load(tmp_path / "agent", device="cpu", seed=0, **settings)  # the seed is its own
 
 
 def test_a_schedule_is_saved_as_the_rate_it_starts_with(small_agent, tmp_path):

@@ -53,6 +53,27 @@ def test_a_return_can_decide_success(counters, new_constructor, vec_env):
     assert [info["is_success"] for info in infos] == [True, False]
 
 
+def test_a_return_decides_at_the_end_of_an_episode_alone(vec_env):
+    env = vec_env(make_suite("gym", tasks=[PENDULUM], success_return=-200.0))
+    env.reset()  # a pendulum's rewards are negative: the return of its first step is the highest
+    infos = [env.step(np.zeros((1, 1), np.float32))[3][0] for _ in range(200)]
+    assert infos[-1]["episode"]["r"] < -200.0 and not infos[-1]["is_success"]
+    assert not any(info["success"] for info in infos)
+
+
+@pytest.mark.parametrize("end", ["terminated", "truncated"])
+def test_a_return_also_decides_where_the_task_ends_before_its_horizon(vec_env, new_constructor, end):
+    class Early(new_constructor(ends_at=4 if end == "terminated" else None)):
+        def step(self, action):
+            state, reward, terminated, truncated, info = super().step(action)
+            return state, reward, terminated, truncated or (end == "truncated" and self.count == 4), info
+
+    env = vec_env(make_suite("gym", tasks={"early": Early}, horizon=10, success_return=6.0))
+    env.reset()
+    infos = [env.step(np.zeros((1, 2), np.float32))[3][0] for _ in range(8)]
+    assert [info["success"] for info in infos] == 2 * [False, False, False, True]  # the return of three steps is 6
+
+
 def test_tasks_may_be_constructors_named_after_themselves(new_constructor):
     assert make_suite("gym", tasks=[new_constructor()], horizon=5).task_names == ("Counter",)
 

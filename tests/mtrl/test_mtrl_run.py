@@ -154,6 +154,32 @@ def test_two_runs_with_one_seed_measure_the_same(finished: Result, tmp_path: Pat
         assert np.array_equal(series[0][task][:, 2], series[1][task][:, 2])
 
 
+@pytest.mark.parametrize(("warmup", "warned"), [(39, False), (40, True)])
+def test_a_warm_up_as_long_as_the_budget_is_said_at_the_start(
+    warmup: int, warned: bool, tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tiny_config(agent={"warmup_steps_per_task": warmup}))
+    said = capsys.readouterr().out
+    sentences = [line for line in said.splitlines() if line.startswith("Warning: ")]
+    assert len(sentences) == warned
+    if warned:
+        assert (
+            "agent.warmup_steps_per_task=40 in each of 4 tasks is a warm-up of 160 env steps, and the run has 160"
+            in sentences[0]
+        )
+        assert said.index("Warning: ") < said.index("Learnt")
+
+
+def test_a_run_that_goes_on_past_its_warm_up_is_warned_no_more(
+    tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(tiny_config(agent={"warmup_steps_per_task": 40}, checkpoint={"every_env_steps": 80})).folder
+    capsys.readouterr()
+    run(tiny_config(agent={"warmup_steps_per_task": 40}, total_env_steps=240, run_dir=str(folder)))
+    said = capsys.readouterr().out
+    assert "Going on from step" in said and "Warning" not in said
+
+
 def test_a_run_that_was_not_finished_is_kept_aside(tiny_config: MakeConfig, tmp_path: Path) -> None:
     config = tiny_config(run_dir=str(tmp_path / "mine"))
     (tmp_path / "mine").mkdir()

@@ -1,12 +1,14 @@
 """IGB-RL in the loop: what it sees, what it is rewarded with, what it must never do; and the controls that judge it."""
 
 import copy
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from agents import ConfigurationError, make_balancer
+from agents.agent_file import read_agent, write_agent
 from agents.balancers import BalancerError
 from agents.balancers.gaps import GAP_SOURCES, ImprovableGaps
 from agents.balancers.igb_rl import (
@@ -18,7 +20,7 @@ from agents.balancers.igb_rl import (
 )
 from agents.balancers.recorded import read_record
 from agents.weight_memory import DecisionMemory
-from tests.agents.balancers.balancer_cases import progress_of, recorded_run, tasks_of
+from tests.agents.balancers.balancer_cases import RECORDED, progress_of, recorded_run, tasks_of
 
 torch.set_num_threads(1)
 FAST = {"window": 5, "gap_source": "critic", "warmup": 0.2, "learn_after": 5}  # decides often, and waits for no episode
@@ -419,6 +421,36 @@ def course_of_record(name, seed=0):
     balancer = make_balancer(name, num_tasks=4, source=recorded_run(4), generator=generator)
     balancer.window = 1
     return torch.stack([balancer(tasks((1.0,) * 4, budget_used=step / 20)) for step in range(19)])
+
+
+def other_record(folder, source, decisions):
+    """The record of a run of which only the first decisions, and these for other tasks, are left."""
+    data, tensors = read_agent(source)
+    state = dict(tensors["critic_balancer"])
+    (rows,) = [name for name in state if name.endswith("agent.memory._extra_state")]
+    first = 4 * len(FEATURES)
+    changed = state[rows][:decisions].clone()
+    changed[:, first : first + 4] = changed[:, first : first + 4].flip(1)
+    state |= {rows: changed, rows.replace("_extra_state", "count"): torch.tensor(decisions)}
+    return str(write_agent(folder / "other", data, {"critic_balancer": state}))
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_control_keeps_the_record_it_began_with_until_it_is_given_another_source(name, tmp_path):
+    source = str(shutil.copy(recorded_run(4), tmp_path / "agent.zip"))
+    began = make_balancer(name, num_tasks=4, source=source)
+    state = began.state_dict()
+    other = other_record(tmp_path, source, 7)
+    given = make_balancer(name, num_tasks=4, source=other)
+    record = given.times.clone(), given.schedule.clone()
+    given.load_state_dict(state)
+    assert torch.equal(given.times, record[0]) and torch.equal(given.schedule, record[1])
+    older = {key: value for key, value in state.items() if key != "origin"}  # written before sources were told apart
+    shutil.copy(other, source)  # the run there has changed since
+    for saved in (state, older):
+        again = make_balancer(name, num_tasks=4, source=source)
+        again.load_state_dict(saved)
+        assert torch.equal(again.times, began.times) and torch.equal(again.schedule, began.schedule)
 
 
 def test_the_frozen_control_is_the_time_average_of_the_recorded_weights():

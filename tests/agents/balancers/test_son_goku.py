@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import time
 
 import pytest
 import torch
@@ -246,6 +247,30 @@ def test_gradients_are_asked_for_only_at_a_refresh_if_the_inner_method_needs_non
         balancer(tasks)
     assert asked == [False] * 4 + [True] + [False] * 3 + [True] + [False] * 3
     assert all(scheduler("pcgrad").wants_gradients() for _ in range(3))
+
+
+def test_a_refresh_costs_what_passes_since_gradients_were_first_asked_for(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    balancer = scheduler()
+
+    def update(gradients_take, stops=False):
+        balancer.next_tasks()
+        balancer.wants_gradients()  # the guard
+        now[0] += gradients_take
+        if not stops:
+            balancer.wants_gradients()  # the balancer, for the same update
+            balancer(opposed())
+
+    for _ in range(5):
+        update(2.0)
+    assert balancer.diagnostics()["refresh_seconds"].item() == 2.0
+    for _ in range(3):
+        update(5.0)
+    update(7.0, stops=True)  # of a loss that is not finite: the refresh is the next update's
+    update(3.0)
+    report = balancer.diagnostics()
+    assert report["refreshes"] == 2 and report["refresh_seconds"].item() == 3.0
 
 
 def test_a_refresh_tells_how_the_pairs_of_tasks_interfere():

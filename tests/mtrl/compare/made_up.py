@@ -25,15 +25,18 @@ def write_run(
     env_steps: int = 200_000,
     protocol: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
+    evaluation_seed: int | None = None,
 ) -> Path:
     """One run folder.
 
     :param level: final success of every task, or of all; it is reached along a straight line, with noise of the seed
     :param status: of an unfinished run, half of the metrics are written and no result
+    :param evaluation_seed: fixes the goals of evaluation; None takes those of the run's seed
     """
     generator = np.random.default_rng([seed, *balancer.encode(), *agent.encode()])
     folder.mkdir(parents=True)
     finished = status == "finished"
+    goal_seed = seed if evaluation_seed is None else evaluation_seed
     final = np.clip(np.broadcast_to(level, len(tasks)) + 0.05 * generator.standard_normal(len(tasks)), 0, 1).round(2)
     config = {
         "seed": seed,
@@ -41,7 +44,7 @@ def write_run(
         "network": {"name": "mlp"},
         "balancer": {"name": balancer, "options": options or {}},
         "env": {"copies": 1},
-        "evaluation": {"every_env_steps": None, "episodes": 5},
+        "evaluation": {"every_env_steps": None, "episodes": 5, "seed": evaluation_seed},
     }
     (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
     (folder / "command.txt").write_text(f"python train.py balancer={balancer} seed={seed}\n")
@@ -51,7 +54,7 @@ def write_run(
         "machine": {"cpu": "A Processor", "cores": 2, "gpu": None},
         "agent": {"torch_threads": 1, "device": "cpu"},
         "versions": {"torch": "2.13.0"},
-        "protocol": _protocol(tasks, env_steps, seed) | (protocol or {}),
+        "protocol": _protocol(tasks, env_steps, goal_seed) | (protocol or {}),
     }
     if finished:
         record["seconds"] = {"learning": 100.0 + seed, "evaluations": 10.0, "final_evaluation": 5.0}
@@ -64,7 +67,7 @@ def write_run(
     return folder
 
 
-def _protocol(tasks: Sequence[str], env_steps: int, seed: int) -> dict[str, Any]:
+def _protocol(tasks: Sequence[str], env_steps: int, goal_seed: int) -> dict[str, Any]:
     return {
         "suite": "metaworld",
         "tasks": list(tasks),
@@ -76,7 +79,7 @@ def _protocol(tasks: Sequence[str], env_steps: int, seed: int) -> dict[str, Any]
         "versions": {"mujoco": "3.3.0"},
         "env_steps": env_steps,
         "task_id": "one_hot",
-        "evaluation": {"episodes_per_task": 50, "horizon": 500, "goals": f"swept in order, those of seed {seed}"},
+        "evaluation": {"episodes_per_task": 50, "horizon": 500, "goals": f"swept in order, those of seed {goal_seed}"},
     }
 
 

@@ -8,11 +8,12 @@ import pytest
 
 from mtrl.compare import MixedProtocols, compare_runs, judge, read_runs
 from mtrl.compare.comparison import ALIKE, BETTER, ENV_STEPS, SECONDS, TOO_FEW
-from mtrl.compare.runs import find_runs
+from mtrl.compare.protocol import protocol_of
+from mtrl.compare.runs import find_runs, read_run
 from mtrl.errors import ConfigError, RunFolderError
 from mtrl.experiment import Result
 from tests.mtrl.compare.conftest import MakeRun
-from tests.mtrl.compare.made_up import TASKS
+from tests.mtrl.compare.made_up import TASKS, write_run
 
 
 def test_a_run_of_training_is_read_as_it_was_measured(finished: Result) -> None:
@@ -79,6 +80,18 @@ def test_goals_of_other_seeds_are_one_protocol_and_versions_are_none(make_run: M
     make_run("unitary", 1)
     make_run("unitary", 2, protocol={"versions": {"mujoco": "3.4.0"}})
     assert compare_runs([tmp_path / "runs"]).mixed == {}
+
+
+def test_goals_of_a_fixed_seed_are_one_protocol_also_for_the_run_of_that_seed(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        fixed = write_run(tmp_path / "runs" / f"fixed-{seed}", "unitary", seed, evaluation_seed=1)
+        assert protocol_of(read_run(fixed))["evaluation.goals"].endswith("seed 1")
+    assert compare_runs([tmp_path / "runs"]).mixed == {}
+    make_run("famo", 2)  # measured on goals of its own
+    with pytest.raises(MixedProtocols, match=r"differ in evaluation\.goals"):
+        compare_runs([tmp_path / "runs"])
 
 
 def test_mixed_runs_of_one_balancer_are_two_methods(make_run: MakeRun, tmp_path: Path) -> None:
@@ -192,6 +205,17 @@ def test_final_and_best_are_told_apart(make_run: MakeRun, tmp_path: Path) -> Non
     row = compare_runs([tmp_path / "runs"]).by_run.iloc[0]
     assert row["best"] == 1.0
     assert row["final"] == pytest.approx(0.2, abs=0.1)
+
+
+def test_best_and_final_are_of_the_tasks_that_all_runs_have(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("unitary", 1, [0.3, 0.3, 1.0, 1.0])
+    make_run("famo", 1, tasks=TASKS[:2])
+    comparison = compare_runs([tmp_path / "runs"], allow_mixed=True)
+    assert comparison.tasks == TASKS[:2]
+    row = comparison.by_run.set_index("method").loc["unitary"]
+    evaluated = comparison.evaluations().query("method == 'unitary'").groupby("env_steps")["success"].mean()
+    assert row["best"] == pytest.approx(evaluated.max())
+    assert row["final"] <= row["best"] < 0.5
 
 
 def test_curves_run_over_env_steps_and_over_time(two_methods: Path) -> None:

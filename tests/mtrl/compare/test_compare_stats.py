@@ -7,6 +7,7 @@ import pytest
 from scipy import stats as reference
 
 from mtrl.compare import stats
+from mtrl.compare.comparison import THRESHOLDS
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -28,6 +29,14 @@ def test_worst_tasks_are_those_of_each_run() -> None:
 def test_a_profile_counts_scores_of_at_least_the_threshold() -> None:
     scores = np.array([[0.0, 0.5], [1.0, 1.0]])
     assert stats.profile(scores, np.array([0.0, 0.5, 1.0])).tolist() == [[1.0, 0.5, 0.0], [1.0, 1.0, 1.0]]
+
+
+def test_a_share_of_episodes_is_at_least_its_own_threshold() -> None:
+    shares = np.arange(51) / 50
+    reached = stats.profile(shares[:, None], THRESHOLDS)  # [51, T]
+    assert reached.sum(axis=1).tolist() == list(range(1, 52))  # k of 50 episodes reach the thresholds 0 to k / 50
+    mean = np.array([[0.1 + 0.2 + 0.3, 1 - 0.9]])  # 0.6 and 0.1 but for rounding, above and below
+    assert stats.profile(mean, np.array([0.1, 0.6])).tolist() == [[1.0, 0.5]]
 
 
 def test_without_widening_many_runs_give_the_normal_interval_of_a_mean() -> None:
