@@ -13,6 +13,7 @@ ACTS_ON = ("critic", "actor", "both")
 SCALES = ("none", "spread")
 SMOOTH = 0.01  # share of a new batch in the running variance of the targets
 NARROWEST = 1e-8  # least variance of a task's targets, relative to the largest
+TINY = 1e-30  # and in itself: one sample of each task has none
 PATIENCE = 10  # windows after which a decision no longer waits for an episode of every task
 
 
@@ -101,7 +102,7 @@ class DecidedWeights(Balancer):
         leader = self._leader[0] if self._leader else self
         if self.scale == "none":
             return leader.decided
-        variance = leader.variance.clamp(min=NARROWEST * leader.variance.amax())
+        variance = leader.variance.clamp(min=NARROWEST * leader.variance.amax()).clamp(min=TINY)
         if self._role == "actor":
             weights = leader.decided / variance.sqrt()
         else:

@@ -110,6 +110,16 @@ def test_scaled_weights_hide_the_scale_of_a_tasks_rewards():
     torch.testing.assert_close(balanced(1.0), balanced(100.0))
 
 
+def test_targets_without_spread_are_not_scaled(small_agent):
+    options = {"window": 5, "scale": "spread"}
+    agent = small_agent(balancer="igb_v1_rl", balancer_kwargs=options, batch_size=4)  # one sample of each task
+    agent.learn(100, log_interval=None)
+    assert agent.guard.skipped == 0
+    assert agent.critic_balancer.variance.tolist() == [0.0] * 4
+    found = agent.critic_balancer.diagnostics()
+    torch.testing.assert_close(found["weights"], found["decided"])
+
+
 @pytest.mark.parametrize("name", ["igb_rl+pcgrad", "igb_rl+cagrad", "son_goku:igb_rl", "igb_v1_rl+cagrad"])
 def test_it_composes_and_still_decides_once(small_agent, name):
     options = {f"{name.replace('son_goku:', '').split('+')[0]}.window": 5} if "+" in name else {"window": 5}
