@@ -237,7 +237,7 @@ class MTSAC(MultiTaskAlgorithm):
         if settings["actor_balancer"] is not None and self.actor_balancer.repeats_tasks:
             raise ConfigurationError(
                 f"actor_balancer='{actor_name}' with weights_on='sampling' decides what is sampled, which critic and "
-                "actor have in common: give it as the balancer of both, or choose weights_on='loss'."
+                f"actor have in common: give it as balancer='{actor_name}', or choose weights_on='loss'."
             )
         if self.actor_balancer.schedules and not self.critic_balancer.schedules:
             raise ConfigurationError(
