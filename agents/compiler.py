@@ -23,7 +23,8 @@ class Compiler:
 
         self.failed = False
         self._compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
-        self._errors = (exc.TorchDynamoException, exc.FailOnRecompileLimitHit, OSError)
+        # The last two: a folder that is gone or full, and a PyTorch without one of the options below.
+        self._errors = (exc.TorchDynamoException, exc.FailOnRecompileLimitHit, OSError, AttributeError)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What ``function(*arguments)`` returns.
@@ -32,9 +33,9 @@ class Compiler:
         """
         if self.failed:
             return function(*arguments)
-        if function not in self._compiled:
-            self._compiled[function] = _compile(function)
         try:
+            if function not in self._compiled:
+                self._compiled[function] = _compile(function)
             return self._compiled[function](*arguments)
         except self._errors as error:
             results = function(*arguments)  # an error of the function itself ends here, as what it is

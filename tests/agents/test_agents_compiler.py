@@ -94,6 +94,14 @@ def test_without_a_compiler_it_says_so_once_and_learns_the_plain_agent_to_the_bi
     assert fingerprint(agent) == fingerprint(learnt(compile=False, **others))
 
 
+def test_a_pytorch_without_one_of_the_options_is_no_compiler():
+    with (
+        mock.patch("agents.compiler._compile", side_effect=AttributeError("no such option")),
+        pytest.warns(UserWarning, match="no such option"),
+    ):
+        assert Compiler().call(torch.neg, torch.ones(1)).item() == -1.0
+
+
 def test_the_backward_pass_is_compiled_with_the_forward_pass(tmp_path):
     weight = torch.tensor([2.0, 3.0], requires_grad=True)
     result = Compiler().call(lambda weight: (weight * weight.sin()).sum(), weight)
