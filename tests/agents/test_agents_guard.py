@@ -351,9 +351,8 @@ def test_the_largest_value_of_a_batch_is_of_every_critic_and_sample(small_agent,
     torch.testing.assert_close(metrics["q_max_abs"], values.abs().amax((0, 2)))
 
 
-@pytest.mark.parametrize(
-    "decisions", [0, 3, 64, 200, 201]
-)  # empty, small, at the end of a block, full, and round again
+# Empty, small, at the end of a block, full, and round again.
+@pytest.mark.parametrize("decisions", [0, 3, 64, 200, 201])
 def test_a_memory_of_decisions_returns_to_where_it_was_without_a_copy(decisions, monkeypatch):
     from agents.balancers.kept import KeptState
     from agents.weight_memory import DecisionMemory
