@@ -114,6 +114,30 @@ class EnsembleLayerNorm(GroupedLayer):
         return torch.addcmul(offset, by_task, gain).flatten(1, 2)
 
 
+class ReLU(nn.Module):
+    """``max(x, 0)``, in the place of its inputs."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``[...] -> [...]``."""
+        # Not relu itself: its mask of booleans takes TorchInductor on a processor ten times as long as all the rest.
+        return _UnmaskedReLU.apply(inputs) if torch.compiler.is_compiling() else inputs.relu_()
+
+
+class _UnmaskedReLU(torch.autograd.Function):
+    """ReLU whose backward pass reads the outputs, which the next layer keeps anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor) -> Tensor:
+        outputs = inputs.clamp_min(0.0)
+        ctx.save_for_backward(outputs)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (outputs,) = ctx.saved_tensors
+        return gradient * outputs.sign()
+
+
 class TaskHeads(GroupedLayer):
     """One linear head per task and ensemble member: weight ``[E, K, F, O]``."""
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.errors import ConfigurationError, unknown_name
-from agents.layers import EMBEDDING_SIZE, TASK_IDS, EnsembleLayerNorm, EnsembleLinear, TaskEncoding, TaskHeads
+from agents.layers import EMBEDDING_SIZE, TASK_IDS, EnsembleLayerNorm, EnsembleLinear, ReLU, TaskEncoding, TaskHeads
 
 __all__ = ["NETWORKS", "TASK_IDS", "MLP", "BroNet", "MultiHead", "make_network", "options_of"]
 
@@ -89,7 +89,7 @@ class MLP(TaskNetwork):
             layers.append(EnsembleLinear(members, features, width, generator))
             if layer_norm:
                 layers.append(EnsembleLayerNorm(members, width))
-            layers.append(nn.ReLU(inplace=True))
+            layers.append(ReLU())
             features = width
         self.trunk = nn.Sequential(*layers)
         self.head = self.make_head(features, outputs, num_tasks, generator, head_scale)
@@ -121,7 +121,7 @@ class ResidualBlock(nn.Module):
         self.layers = nn.Sequential(
             EnsembleLinear(members, width, width, generator, orthogonal_gain=ORTHOGONAL_GAIN),
             EnsembleLayerNorm(members, width),
-            nn.ReLU(inplace=True),
+            ReLU(),
             EnsembleLinear(members, width, width, generator, orthogonal_gain=ORTHOGONAL_GAIN),
             EnsembleLayerNorm(members, width),
         )
@@ -172,7 +172,7 @@ class BroNet(TaskNetwork):
         self.trunk = nn.Sequential(
             EnsembleLinear(members, features, width, generator, orthogonal_gain=ORTHOGONAL_GAIN),
             EnsembleLayerNorm(members, width),
-            nn.ReLU(inplace=True),
+            ReLU(),
             *(ResidualBlock(members, width, generator) for _ in hidden_sizes),
         )
         self.head = EnsembleLinear(members, width, outputs, generator, orthogonal_gain=ORTHOGONAL_GAIN)

@@ -1,11 +1,13 @@
 """Networks: shapes, independent ensemble members, and what they are told about the task."""
 
 import math
+from unittest import mock
 
 import pytest
 import torch
 
 from agents import ConfigurationError
+from agents.layers import ReLU
 from agents.networks import NETWORKS, EnsembleLayerNorm, EnsembleLinear, make_network, options_of
 
 TASKS, FEATURES, OUTPUTS = 3, 5, 2
@@ -74,6 +76,19 @@ def test_a_member_is_the_network_that_stacked_linear_layers_would_be(members):
                 hidden = hidden.relu()
         expected = hidden @ net.head.weight[member] + net.head.bias[member]
         torch.testing.assert_close(outputs[member], expected)
+
+
+def test_the_relu_of_a_compiled_network_is_relu_to_the_bit():
+    results = []
+    for compiling in (False, True):
+        inputs = torch.tensor([-2.0, -0.0, 0.0, 1e-40, 3.0, float("inf")], requires_grad=True)
+        with mock.patch("torch.compiler.is_compiling", return_value=compiling):
+            outputs = ReLU()(inputs * 1.0)  # a copy, for it may be changed in place
+        (gradient,) = torch.autograd.grad(outputs, inputs, torch.arange(1.0, 7.0))
+        results.append((outputs.detach(), gradient))
+    assert results[0][1].tolist() == [0.0, 0.0, 0.0, 4.0, 5.0, 6.0]
+    for plain, compiled in zip(*results, strict=True):
+        assert torch.equal(plain, compiled)
 
 
 class PlainBlock(torch.nn.Module):
