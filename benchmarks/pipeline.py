@@ -212,19 +212,21 @@ def table(breakdown: Breakdown) -> str:
     return markdown([f"{breakdown.name}, mean of {breakdown.steps} vector steps", "ms", "share"], rows)
 
 
-def overlap(name: str, config: RunConfig, rounds: int, vector_steps: int, compiled: bool = False) -> str:
+def overlap(
+    name: str, config: RunConfig, rounds: int, vector_steps: int, variants: Mapping[str, Settings] | None = None
+) -> str:
     """Time the loop as it comes against the same work done in sequence, in turns; the table in Markdown.
 
     :param name: of the config
     :param vector_steps: of each turn
-    :param compiled: time the loop with ``agent.compile=true`` too
+    :param variants: settings to time the loop with, beside its own, by what they are called
     """
-    loops = {
-        "in sequence: stock environments, float32, pipeline=false": LearningLoop(changed(config, SEQUENTIAL)),
-        "as it comes": LearningLoop(config),
+    configs = {
+        "in sequence: stock environments, float32, pipeline=false": changed(config, SEQUENTIAL),
+        "as it comes": config,
+        **{label: changed(config, settings) for label, settings in (variants or {}).items()},
     }
-    if compiled:
-        loops["with agent.compile=true"] = LearningLoop(changed(config, {"agent": {"compile": True}}))
+    loops = {label: LearningLoop(config) for label, config in configs.items()}
     next(iter(loops.values())).agent.float32_mode = "highest"  # PyTorch's default
     timings = take_turns({label: partial(loop.learn, vector_steps) for label, loop in loops.items()}, rounds)
     for loop in loops.values():
@@ -234,11 +236,13 @@ def overlap(name: str, config: RunConfig, rounds: int, vector_steps: int, compil
 
 
 def overlap_of_preset(experiment: str, rounds: int = 7, vector_steps: int = 60) -> str:
-    """`overlap` of a preset as it trains, by the name of its file in ``configs/experiment``."""
+    """`overlap` of a preset, by the name of its file in ``configs/experiment``, with and without compiling."""
     choice = f"experiment={experiment}"
     config = changed(compose([choice]), SHORT)
     use_threads(config)
-    return overlap(choice, config, rounds, vector_steps, compiled=True)
+    other = not config.agent.compile
+    variants: dict[str, Settings] = {f"with agent.compile={str(other).lower()}": {"agent": {"compile": other}}}
+    return overlap(choice, config, rounds, vector_steps, variants)
 
 
 def report(

@@ -88,6 +88,8 @@ def measure(
         f'MTSAC, float32 in mode "medium" (error {product_error("medium"):.0e})': mtsac(mode="medium"),
     }
     if samples > 32:
+        models["MTSAC, float32, compiled"] = mtsac(compile=True)
+        models["MTSAC, bfloat16, compiled"] = mtsac("bfloat16", compile=True)
         for compile, name in ((False, ""), (True, ", compiled")):
             model = mtsac("auto", per_task=32, compile=compile, critic_layer_norm=True)
             models[f"MTSAC, 32 per task, LayerNorm, auto{name}"] = model

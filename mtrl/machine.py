@@ -1,13 +1,16 @@
 """What the machine offers, and how much of it a run takes where its config does not say.
 
-Rules and no measurements: the same machine always gives the same answer, for the number of threads decides how sums are
-rounded, and one seed must give one agent.
+What is chosen follows rules and no measurements: the same machine always gives the same answer, for the number of threads
+decides how sums are rounded, and one seed must give one agent.
 """
 
+import contextlib
 import math
 import os
 import select
 from pathlib import Path
+
+import psutil
 
 from envs import TaskSuite
 
@@ -73,3 +76,13 @@ def evaluating_workers(wanted: int | None, num_envs: int) -> int:
     """
     workers = min(available_cores(), num_envs) if wanted is None else wanted
     return 0 if workers == 1 else workers
+
+
+def resident_memory() -> int:
+    """Bytes of memory that this process and those it has started hold; what they share counts for each."""
+    this = psutil.Process()
+    held = 0
+    for process in (this, *this.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that has just ended
+            held += process.memory_info().rss
+    return held

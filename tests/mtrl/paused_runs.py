@@ -17,8 +17,8 @@ from mtrl.errors import RunStopped
 from mtrl.experiment import run
 from mtrl.tracking import read_metrics
 
-# What a clock on the wall says differs between two runs.
-CLOCKS = {"wall_time", "time/fps", "time/time_elapsed"} | {
+# What the machine says differs between two runs.
+CLOCKS = {"wall_time", "time/fps", "time/time_elapsed", "time/memory_gb"} | {
     f"train/{part}_balancer.refresh_seconds" for part in ("critic", "actor")
 }
 

@@ -1,6 +1,8 @@
 """How many threads learn and how many processes simulate follows from the machine, and changes no result."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,13 @@ from mtrl import machine
 from mtrl.build import make_training_env
 from mtrl.config import RunConfig
 from mtrl.experiment import run
-from mtrl.machine import available_cores, evaluating_workers, learning_threads, simulating_workers
+from mtrl.machine import (
+    available_cores,
+    evaluating_workers,
+    learning_threads,
+    resident_memory,
+    simulating_workers,
+)
 from mtrl.tracking import read_metrics, task_series
 
 MakeConfig = Callable[..., RunConfig]
@@ -94,3 +102,13 @@ def test_the_record_of_a_run_says_what_was_chosen(tiny_config: MakeConfig) -> No
     record = json.loads((run(tiny_config()).folder / "run.json").read_text())
     assert record["agent"]["simulating_workers"] == 0
     assert record["agent"]["torch_threads"] == torch.get_num_threads()
+
+
+def test_resident_memory_counts_the_processes_that_were_started() -> None:
+    before = resident_memory()
+    hold = "held = bytes(range(256)) * 400_000; print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert 102e6 < resident_memory() - before < 200e6
+        child.communicate(b"\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas
+import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -79,6 +80,7 @@ def test_training_lines_carry_the_agents_own_metrics(finished: Result) -> None:
     assert last["env_steps"] == 160
     for tag in ("train_critic_loss/", "balancer_weight/", "rollout_success/", "ent_coef/"):
         assert {f"{tag}{task}" for task in TASKS} <= last.keys()
+    assert 0.05 < last["time/memory_gb"] < psutil.virtual_memory().total / 1e9
 
 
 def test_the_table_holds_the_last_evaluation_with_wilson_intervals(finished: Result) -> None:
