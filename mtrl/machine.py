@@ -1,6 +1,6 @@
 """What the machine offers, and how much of it a run takes where its config does not say.
 
-What is chosen follows rules and no measurements: the same machine always gives the same answer, for the number of threads
+Choices follow rules and no measurements: the same machine always gives the same answer, for the number of threads
 decides how sums are rounded, and one seed must give one agent.
 """
 
