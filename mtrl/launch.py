@@ -311,4 +311,6 @@ def _unknown_setting(key: str) -> str:
     from mtrl.config import RunConfig
     from mtrl.schema import nearest_setting, setting_names
 
+    if key.startswith("balancer.options."):  # the options of a balancer that is named were looked at before
+        return f"'{key}' is no option of the balancer that is set: name its own beside it, such as balancer=cagrad."
     return f"Unknown setting '{key}'{nearest_setting(key, setting_names(RunConfig))}"

@@ -40,6 +40,7 @@ COMPOSED_ONLY = {  # the config is composed and printed instead
     "python train.py env=mt10 balancer=cagrad balancer.actor=unitary": "builds ten simulators",
 }
 SMALL = [
+    "agent.compile=false",
     "total_env_steps=120",
     "agent.warmup_steps_per_task=5",
     "agent.replay_per_task=100",

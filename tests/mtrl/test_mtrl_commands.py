@@ -37,6 +37,11 @@ def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
             "'balancer.options.d' is no option of cagrad; known: c, rescale.",
         ),
         (
+            ["balancer.options.c=1"],
+            "'balancer.options.c' is no option of the balancer that is set: name its own beside it, such as "
+            "balancer=cagrad.",
+        ),
+        (
             ["env=pointmass", "env.options.num_gaols=0"],
             "Suite 'pointmass' has no option 'num_gaols'; did you mean 'num_goals' or 'num_tasks'?",
         ),
