@@ -1,5 +1,6 @@
 """The functions of an update compiled by TorchInductor, and the same functions as they are where that cannot be had."""
 
+import subprocess
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -36,16 +37,26 @@ class Compiler:
         try:
             if function not in self._compiled:
                 self._compiled[function] = _compile(function)
-            return self._compiled[function](*arguments)
+            return self._once_more_if_killed(self._compiled[function], *arguments)
         except self._errors as error:
             results = function(*arguments)  # an error of the function itself ends here, as what it is
             self.failed = True
             warnings.warn(
-                f"compile=True, and the update could not be compiled ({_cause(error)}): it is computed uncompiled, "
+                f"compile=True, and the update could not be compiled ({_reason(error)}): it is computed uncompiled, "
                 "with the same results up to rounding.",
                 stacklevel=2,
             )
             return results
+
+    def _once_more_if_killed(self, compiled: Callable[..., Any], *arguments: Any) -> Any:
+        """A signal to all processes of a terminal, such as Ctrl-C, ends the C++ compiler too, and means nothing."""
+        try:
+            return compiled(*arguments)
+        except self._errors as error:
+            cause = _cause(error)
+            if not (isinstance(cause, subprocess.CalledProcessError) and cause.returncode < 0):
+                raise
+        return compiled(*arguments)
 
     def __getstate__(self) -> dict[str, Any]:
         """To copy or pickle it: what was compiled stays here."""
@@ -62,8 +73,17 @@ def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
     return at_once(tracing.patch(recompile_limit=RECOMPILE_LIMIT)(compiled))
 
 
-def _cause(error: BaseException) -> str:
-    """The first line of what went wrong at the bottom: PyTorch wraps errors in errors of several pages."""
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong at the bottom: PyTorch wraps errors in errors of several pages."""
     while (inner := getattr(error, "inner_exception", None) or error.__cause__) is not None:
         error = inner
-    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    """The cause in a line: what the C++ compiler complains of, or else how the error begins."""
+    cause = _cause(error)
+    output = getattr(cause, "output", None) or ""
+    text = output.decode(errors="replace") if isinstance(output, bytes) else output
+    complaints = [line for line in text.splitlines() if "error" in line]
+    return f"{type(cause).__name__}: {(complaints or (str(cause).strip() or 'no message').splitlines())[0]}"

@@ -115,7 +115,7 @@ class EnsembleLayerNorm(GroupedLayer):
 
 
 class ReLU(nn.Module):
-    """``max(x, 0)``, in the place of its inputs."""
+    """``max(x, 0)``; in the place of its inputs, where it is not compiled."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``[...] -> [...]``."""

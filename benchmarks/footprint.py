@@ -37,6 +37,7 @@ def _run(transitions: int, workers: int, suite: str) -> float:
     import psutil
 
     from mtrl import MTSAC, make_env
+    from mtrl.machine import resident_memory
 
     env = make_env(suite, seed=0, workers=workers)
     model = MTSAC("MultiTaskPolicy", env, buffer_size=transitions, batch_size=128 * env.num_tasks, learning_starts=0)
@@ -48,7 +49,7 @@ def _run(transitions: int, workers: int, suite: str) -> float:
     for _ in range(transitions // env.num_envs):
         model.replay_buffer.add(observations, observations, actions, flat, flat.astype(bool), infos)
     model.learn(20 * env.num_envs)
-    workers_memory = sum(child.memory_info().rss for child in psutil.Process().children(recursive=True))
+    workers_memory = resident_memory() - psutil.Process().memory_info().rss
     env.close()
     return (_peak_bytes() + workers_memory) / 1e6
 

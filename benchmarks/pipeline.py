@@ -222,7 +222,7 @@ def overlap(
     :param variants: settings to time the loop with, beside its own, by what they are called
     """
     configs = {
-        "in sequence: stock environments, float32, pipeline=false": changed(config, SEQUENTIAL),
+        "in sequence: stock environments, float32, pipeline=false, uncompiled": changed(config, SEQUENTIAL),
         "as it comes": config,
         **{label: changed(config, settings) for label, settings in (variants or {}).items()},
     }

@@ -50,6 +50,7 @@ def measure(
     samples: int = 128,
     hidden_sizes: Sequence[int] = (400, 400, 400),
     transitions: int = 500,
+    compiled: bool = True,
 ) -> list[Timing]:
     """Time the contenders in turns.
 
@@ -58,6 +59,7 @@ def measure(
     :param samples: B
     :param hidden_sizes: widths of actor and critics
     :param transitions: of each task in the replay buffers
+    :param compiled: time compiled agents too, which takes a minute at first
     """
     env = shapes_env(num_tasks)
     sizes = list(hidden_sizes)
@@ -88,11 +90,14 @@ def measure(
         f'MTSAC, float32 in mode "medium" (error {product_error("medium"):.0e})': mtsac(mode="medium"),
     }
     if samples > 32:
-        models["MTSAC, float32, compiled"] = mtsac(compile=True)
-        models["MTSAC, bfloat16, compiled"] = mtsac("bfloat16", compile=True)
-        for compile, name in ((False, ""), (True, ", compiled")):
-            model = mtsac("auto", per_task=32, compile=compile, critic_layer_norm=True)
-            models[f"MTSAC, 32 per task, LayerNorm, auto{name}"] = model
+        models["MTSAC, 32 per task, LayerNorm, auto"] = mtsac("auto", per_task=32, critic_layer_norm=True)
+    if compiled:
+        for name, precision, others in (
+            ("float32", "float32", {}),
+            ("bfloat16", "bfloat16", {}),
+            ("32 per task, LayerNorm, auto", "auto", {"per_task": 32, "critic_layer_norm": True}),
+        ):
+            models[f"MTSAC, {name}, compiled"] = mtsac(precision, compile=True, **others)
     for model in models.values():
         fill(model, transitions)
     timings = take_turns({name: partial(_train, model) for name, model in models.items()}, rounds)

@@ -80,9 +80,11 @@ def evaluating_workers(wanted: int | None, num_envs: int) -> int:
 
 def resident_memory() -> int:
     """Bytes of memory that this process and those it has started hold; what they share counts for each."""
-    this = psutil.Process()
+    processes = [psutil.Process()]
     held = 0
-    for process in (this, *this.children(recursive=True)):
-        with contextlib.suppress(psutil.NoSuchProcess):  # one that has just ended
+    with contextlib.suppress(psutil.Error, OSError):  # where a process may not look at others
+        processes += processes[0].children(recursive=True)
+    for process in processes:
+        with contextlib.suppress(psutil.Error, OSError):  # one that has just ended
             held += process.memory_info().rss
     return held

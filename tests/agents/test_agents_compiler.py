@@ -31,12 +31,12 @@ def learnt(small_agent):
 
 
 @contextlib.contextmanager
-def without_compiler(folder):
-    """Context without a C++ compiler, and without anything that was compiled before."""
+def without_compiler(folder, instead="no-compiler"):
+    """Context with something else in the C++ compiler's place, and without anything that was compiled before."""
     from torch._inductor import config
 
     with (
-        config.patch({"cpp.cxx": (None, str(folder / "no-compiler"))}),
+        config.patch({"cpp.cxx": (None, str(folder / instead))}),
         mock.patch.dict("os.environ", {"TORCHINDUCTOR_CACHE_DIR": str(folder)}),
     ):
         yield
@@ -93,6 +93,32 @@ def test_without_a_compiler_it_says_so_once_and_learns_the_plain_agent_to_the_bi
     assert "\n" not in str(warning.message)
     assert not agent.runtime["compiled"]
     assert fingerprint(agent) == fingerprint(learnt(compile=False, **others))
+
+
+def compiler_that(folder, what):
+    """Context with a C++ compiler that does something else before it compiles."""
+    script = folder / "compiler"
+    script.write_text(f'#!/bin/sh\ncase "$*" in *.cpp*) {what};; esac\nexec g++ "$@"\n')
+    script.chmod(0o755)
+    return without_compiler(folder, script)
+
+
+def test_a_compiler_that_a_signal_ends_is_called_again(tmp_path):
+    once = f'if [ ! -e "{tmp_path}/killed" ]; then touch "{tmp_path}/killed"; kill -INT $$; fi'
+    with compiler_that(tmp_path, once):
+        compiler = Compiler()
+        result = compiler.call(lambda value: value.sin() + 41.0, torch.ones(3))
+    assert (tmp_path / "killed").exists() and not compiler.failed
+    torch.testing.assert_close(result, torch.ones(3).sin() + 41.0)
+
+
+def test_what_the_compiler_complains_of_is_said(tmp_path):
+    complaint = "fatal error: Python.h: No such file or directory"
+    with (
+        compiler_that(tmp_path, f'echo "In file included from here:"; echo "{complaint}"; exit 1'),
+        pytest.warns(UserWarning, match=rf"could not be compiled \(CalledProcessError: {complaint}\)"),
+    ):
+        assert torch.equal(Compiler().call(lambda value: value * 43.0, torch.ones(3)), torch.full((3,), 43.0))
 
 
 def test_a_pytorch_without_one_of_the_options_is_no_compiler():

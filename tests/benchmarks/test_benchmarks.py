@@ -31,7 +31,7 @@ def test_a_table_has_a_row_for_each_contender():
 
 
 def test_an_update_is_measured_beside_that_of_sb3():
-    timings = update.measure(rounds=1, num_tasks=2, samples=4, hidden_sizes=(8,), transitions=20)
+    timings = update.measure(rounds=1, num_tasks=2, samples=4, hidden_sizes=(8,), transitions=20, compiled=False)
     assert timings[0].name == update.BASELINE
     assert len(timings) == 4
     assert all(timing.seconds > 0 for timing in timings)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -112,3 +113,11 @@ def test_resident_memory_counts_the_processes_that_were_started() -> None:
         child.stdout.readline()
         assert 102e6 < resident_memory() - before < 200e6
         child.communicate(b"\n")
+
+
+def test_a_system_that_shows_no_other_processes_ends_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil.Process, "children", refuse)
+    assert resident_memory() > 20e6
