@@ -56,6 +56,9 @@ class Compiler:
             cause = _cause(error)
             if not (isinstance(cause, subprocess.CalledProcessError) and cause.returncode < 0):
                 raise
+        from torch._inductor.utils import clear_caches
+
+        clear_caches()  # they remember the failure
         return compiled(*arguments)
 
     def __getstate__(self) -> dict[str, Any]:
