@@ -83,21 +83,16 @@ def measure(
         "MlpPolicy", env, batch_size=samples * num_tasks, buffer_size=buffer_size,
         policy_kwargs={"net_arch": sizes}, device="cpu", seed=0,
     )  # fmt: skip
+    settings: dict[str, dict[str, Any]] = {"float32": {}, "bfloat16": {"precision": "bfloat16"}}
+    if samples > 32:
+        settings["32 per task, LayerNorm, auto"] = {"precision": "auto", "per_task": 32, "critic_layer_norm": True}
     models: dict[str, SAC | MTSAC] = {
         BASELINE: sac,
-        "MTSAC, float32": mtsac(),
-        "MTSAC, bfloat16": mtsac("bfloat16"),
+        **{f"MTSAC, {name}": mtsac(**options) for name, options in settings.items()},
         f'MTSAC, float32 in mode "medium" (error {product_error("medium"):.0e})': mtsac(mode="medium"),
     }
-    if samples > 32:
-        models["MTSAC, 32 per task, LayerNorm, auto"] = mtsac("auto", per_task=32, critic_layer_norm=True)
     if compiled:
-        for name, precision, others in (
-            ("float32", "float32", {}),
-            ("bfloat16", "bfloat16", {}),
-            ("32 per task, LayerNorm, auto", "auto", {"per_task": 32, "critic_layer_norm": True}),
-        ):
-            models[f"MTSAC, {name}, compiled"] = mtsac(precision, compile=True, **others)
+        models |= {f"MTSAC, {name}, compiled": mtsac(compile=True, **options) for name, options in settings.items()}
     for model in models.values():
         fill(model, transitions)
     timings = take_turns({name: partial(_train, model) for name, model in models.items()}, rounds)
