@@ -1,11 +1,11 @@
 """Everything that learns; knows spaces and tensors, never an environment's name."""
 
-from agents.agent_file import AgentFileError
 from agents.balancers import Balancer, BalancerError, list_balancers, make_balancer, register_balancer
 from agents.errors import ConfigurationError, NonFiniteUpdate
+from agents.files.agent_file import AgentFileError
+from agents.files.policy_file import load_policy, save_policy
 from agents.mtsac import MTSAC
 from agents.policies import ActingPolicy, MultiTaskPolicy
-from agents.policy_file import load_policy, save_policy
 
 __all__ = [
     "MTSAC",

@@ -12,23 +12,23 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
+from agents.allocator import keep_freed_memory
 from agents.balancers import Balancer, make_balancer
-from agents.balancers.gradient_memory import expect_parameters
+from agents.balancing.gradient_memory import expect_parameters
+from agents.balancing.guard import make_guard
+from agents.balancing.objective import TaskObjective
+from agents.balancing.task_gradients import Scratch, factors_pay
 from agents.compiler import Compiler
 from agents.errors import ConfigurationError
-from agents.guard import make_guard
-from agents.layers import takes_grouped_parameters
-from agents.memory import keep_freed_memory
 from agents.metrics import UpdateMetrics, with_prefix
 from agents.multitask import NOT_SAVED, MultiTaskAlgorithm
-from agents.normalize import make_reward_scale
-from agents.objective import TaskObjective
+from agents.networks.layers import takes_grouped_parameters
 from agents.policies import Actor, Critic, MultiTaskPolicy, owns
 from agents.precision import autocast, fastest_exact_float32, float32_products, resolve_precision
 from agents.randomness import Generators
 from agents.replay import ReplaySample, samples_per_task
+from agents.reward_scale import make_reward_scale
 from agents.settings import refuse_bad_settings, refuse_unknown, require_device
-from agents.task_gradients import Scratch, factors_pay
 from agents.temperature import Temperature, target_entropy_of
 from agents.updates import actor_losses, critic_losses, critic_target
 
@@ -270,8 +270,8 @@ class MTSAC(MultiTaskAlgorithm):
                 )
         if not all(grouped for _, grouped in self._balanced.values()):
             raise ConfigurationError(
-                "jacobian='layerwise' needs a network made of layers that take grouped parameters (agents/layers.py); "
-                "this one has others: choose jacobian='full' or 'auto'."
+                "jacobian='layerwise' needs a network made of layers that take grouped parameters "
+                "(agents/networks/layers.py); this one has others: choose jacobian='full' or 'auto'."
             )
 
     def _layerwise(self, module: nn.Module, balancer: Balancer) -> bool:

@@ -17,18 +17,18 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from typing_extensions import Self
 
-from agents.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
+from agents.balancing.guard import UpdateGuard
 from agents.errors import ConfigurationError
-from agents.guard import UpdateGuard
+from agents.files.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
+from agents.files.untrusted import load_optimizer, refuse_absurd, refuse_not_finite
 from agents.metrics import UpdateMetrics
-from agents.normalize import RewardScale
 from agents.policies import ActingPolicy, MultiTaskPolicy
 from agents.progress import TaskProgress
 from agents.randomness import Generators
 from agents.replay import TaskReplayBuffer
+from agents.reward_scale import RewardScale
 from agents.settings import refuse_unknown
 from agents.snapshot import copied, load_log_state, log_state
-from agents.untrusted import load_optimizer, refuse_absurd, refuse_not_finite
 
 # Arguments of a constructor that belong to a session, not to the agent.
 NOT_SAVED = frozenset(

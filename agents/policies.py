@@ -13,8 +13,8 @@ from torch.func import functional_call
 
 from agents.critics import Value, make_value
 from agents.errors import ConfigurationError, unknown_name
-from agents.layers import EMBEDDING_SIZE, TaskEncoding
 from agents.networks import make_network, options_of
+from agents.networks.layers import EMBEDDING_SIZE, TaskEncoding
 
 LOG_STD_RANGES = {"clamp": (-20.0, 2.0), "tanh": (-10.0, 2.0)}
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from agents.balancing.task_gradients import JACOBIANS
 from agents.errors import ConfigurationError, nearest, unknown_name
-from agents.task_gradients import JACOBIANS
 from agents.temperature import target_entropy_of
 
 # Arguments of SB3's SAC that do nothing here, and what stands in their place.

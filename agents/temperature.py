@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from agents.balancing.guard import UpdateGuard
 from agents.errors import ConfigurationError, unknown_name
-from agents.guard import UpdateGuard
 
 TEMPERATURES = ("per_task", "shared")
 

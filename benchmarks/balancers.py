@@ -20,10 +20,10 @@ from torch.utils._pytree import tree_leaves
 
 from agents import MTSAC
 from agents.balancers import Balancer, list_balancers, make_balancer
-from agents.objective import TaskObjective
+from agents.balancing.objective import TaskObjective
+from agents.balancing.task_gradients import JACOBIANS, DenseGradients, TaskGradients
 from agents.precision import PRECISIONS, float32_products
 from agents.replay import ReplaySample
-from agents.task_gradients import JACOBIANS, DenseGradients, TaskGradients
 from benchmarks.timing import machine, markdown, take_turns
 from benchmarks.update import ACTIONS, STATES, shapes_env
 

@@ -19,10 +19,10 @@ from benchmarks.update import shapes_env
 from envs import MultiTaskVecEnv
 from mtrl.callbacks import EvaluationCallback, Every, MetricsCallback
 from mtrl.checkpoint import CheckpointStore
-from mtrl.checkpointing import Checkpointer
+from mtrl.checkpoint_callback import Checkpointer
 from mtrl.config import CheckpointConfig, RunConfig
 from mtrl.console import Quiet
-from mtrl.pause import LearningRun
+from mtrl.run_state import LearningRun
 from mtrl.signals import StopRequest
 from mtrl.tracking import JsonlWriter
 

@@ -10,13 +10,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from agents.allocator import keep_freed_memory
+from agents.balancing.objective import TaskObjective
+from agents.balancing.task_gradients import Scratch
 from agents.critics import ScalarValue
-from agents.memory import keep_freed_memory
 from agents.networks import make_network
-from agents.objective import TaskObjective
 from agents.policies import Critic
 from agents.precision import fastest_exact_float32, float32_products
-from agents.task_gradients import Scratch
 from agents.updates import critic_losses
 from benchmarks.timing import Timing, machine, take_turns, timing_table
 

@@ -22,7 +22,7 @@ import torch
 from stable_baselines3.common.logger import Logger
 
 from agents import MTSAC, mtsac
-from agents.objective import TaskObjective
+from agents.balancing.objective import TaskObjective
 from benchmarks.spans import Part, Spans, TimedMaker, average, repetitions
 from benchmarks.timing import machine, markdown, take_turns, timing_table
 from envs import MultiTaskVecEnv

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from agents.balancers.igb_rl import improvement_reward
-from agents.weight_agent import DDPGWeightAgent, WeightAgentSettings
-from agents.weight_memory import ExplorationNoise
+from agents.balancers.igb.agent import DDPGWeightAgent, WeightAgentSettings
+from agents.balancers.igb.memory import ExplorationNoise
+from agents.balancers.igb.rl import improvement_reward
 from benchmarks.timing import markdown
 
 SPEEDS = (1.0, 1.0, 0.2)

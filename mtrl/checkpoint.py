@@ -20,9 +20,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from agents.untrusted import read_tensors
+from agents.files.untrusted import read_tensors
 from mtrl.errors import CheckpointError
-from mtrl.record import versions
+from mtrl.provenance import versions
 from mtrl.replay_chunks import Chunk, ReplaySnapshot, chunks_from_json, refuse_gaps
 
 FORMAT = 1

@@ -133,7 +133,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     """Evaluate a policy; the table is printed and kept, in the run's folder if it is that of a run."""
     from mtrl.console import print_results, say, without_harm
     from mtrl.evaluation import evaluate
-    from mtrl.report import write_results
+    from mtrl.run_report import write_results
 
     name, config, model, home = _chosen(options)
     suite = config.make_suite()

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 
 from agents.balancers import list_balancers, make_balancer
+from agents.balancing.task_gradients import JACOBIANS
 from agents.critics import CATEGORICAL_TARGETS, CRITICS, REDUCTIONS
 from agents.networks import NETWORKS, TASK_IDS
-from agents.normalize import REWARD_SCALES
 from agents.policies import LOG_STD_RANGES
 from agents.precision import PRECISIONS
-from agents.task_gradients import JACOBIANS
+from agents.reward_scale import REWARD_SCALES
 from agents.temperature import TEMPERATURES
 from envs import list_suites, make_suite
 from mtrl.errors import ConfigError, nearest
-from mtrl.schedule import WeightSchedule, read_schedule
 from mtrl.schema import Amount, Choice, Count, Fraction, NotNegative, Positive, Range, parse
+from mtrl.weight_schedule import WeightSchedule, read_schedule
 
 if TYPE_CHECKING:
     from envs import TaskSuite

@@ -68,8 +68,8 @@ def exit_code(error: BaseException) -> int:
 
 def _bad_input_of_siblings() -> tuple[type[Exception], ...]:
     # Late: a command must be able to refuse a foreign package before anything of that name is imported.
-    from agents.agent_file import AgentFileError
     from agents.errors import ConfigurationError
+    from agents.files.agent_file import AgentFileError
     from envs import SuiteError
 
     return ConfigurationError, SuiteError, AgentFileError

@@ -12,14 +12,14 @@ from envs import EnvironmentFault, MultiTaskVecEnv, SuiteError, TaskSuite
 from mtrl.build import Evaluator, make_agent, make_training_env, use_threads
 from mtrl.callbacks import EvaluationCallback, Every, MetricsCallback, in_order
 from mtrl.checkpoint import Checkpoint, CheckpointStore, Contents
-from mtrl.checkpointing import Checkpointer
+from mtrl.checkpoint_callback import Checkpointer
 from mtrl.config import RunConfig
 from mtrl.console import make_reporter, print_files, print_results, say, without_harm
 from mtrl.errors import CheckpointError, ConfigError, sentence
 from mtrl.evaluation import EvaluationResult
-from mtrl.pause import LearningRun, changes, refuse_changes
-from mtrl.report import REPORTED, write_batch, write_plots, write_results
 from mtrl.run_folder import AGENT_FILE, CHECKPOINTS, FAILED, FINISHED, INTERRUPTED, RunFolder
+from mtrl.run_report import REPORTED, write_batch, write_plots, write_results
+from mtrl.run_state import LearningRun, changes, refuse_changes
 from mtrl.signals import StopRequest
 from mtrl.tracking import METRICS_FILE, JsonlWriter, make_logger
 

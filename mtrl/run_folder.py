@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mtrl.config import RunConfig
 from mtrl.errors import RunFolderError
 from mtrl.lock import LOCK_FILE, RunLock
-from mtrl.record import command, describe_origin, versions
+from mtrl.provenance import command, describe_origin, versions
 
 if TYPE_CHECKING:
     import pandas

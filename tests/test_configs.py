@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from agents.balancers import list_balancers
 from agents.errors import ConfigurationError
-from agents.normalize import DeviationScale
+from agents.reward_scale import DeviationScale
 from envs import SuiteError
 from mtrl.build import make_agent, make_training_env
 from mtrl.config import RunConfig

@@ -13,21 +13,18 @@ from agents.balancers import (  # noqa: F401  importing a file registers its met
     graddrop,
     gradnorm,
     igb,
-    igb_rl,
-    igb_v2,
     imtl,
     losses,
     mgda,
     moco,
     nash,
     pcgrad,
-    recorded,
     son_goku,
     stch,
     uncertainty,
     upgrad,
 )
-from agents.balancers.base import (
+from agents.balancing.balancer import (
     Balancer,
     BalancerError,
     BalancerRecord,

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from agents.balancers.base import register_balancer
-from agents.balancers.gramian import GramianWeighting
-from agents.balancers.solvers import times
+from agents.balancing.balancer import register_balancer
+from agents.balancing.gramian import GramianWeighting
+from agents.balancing.solvers import times
 from agents.errors import unknown_name
 
 SCALE_MODES = ("min", "median", "rmse")

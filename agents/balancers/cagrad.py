@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from agents.balancers.base import register_balancer
-from agents.balancers.gramian import GramianWeighting
-from agents.balancers.options import require_not_negative
-from agents.balancers.solvers import diagonal, face_solve, min_norm_point, quadratic, shifted
+from agents.balancing.balancer import register_balancer
+from agents.balancing.gramian import GramianWeighting
+from agents.balancing.options import require_not_negative
+from agents.balancing.solvers import diagonal, face_solve, min_norm_point, quadratic, shifted
 from agents.errors import ConfigurationError
 
 _TINY = torch.finfo(torch.float64).tiny

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from agents.balancers.base import register_balancer
-from agents.balancers.gramian import GramianWeighting, per_unit_gradient
-from agents.balancers.solvers import correlation, pseudo_solve, quadratic, times
+from agents.balancing.balancer import register_balancer
+from agents.balancing.gramian import GramianWeighting, per_unit_gradient
+from agents.balancing.solvers import correlation, pseudo_solve, quadratic, times
 
 
 @register_balancer(

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, Tasks, register_balancer
-from agents.balancers.gradient_memory import GradientMemory, gradient_norms, only_gradient
-from agents.balancers.options import require_not_negative
+from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.gradient_memory import GradientMemory, gradient_norms, only_gradient
+from agents.balancing.options import require_not_negative
 from agents.errors import ConfigurationError
 
 EPSILON = 1e-8

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from agents.balancers.base import register_balancer
-from agents.balancers.gramian import GramianWeighting
-from agents.balancers.options import require_positive
-from agents.balancers.solvers import power_balance
+from agents.balancing.balancer import register_balancer
+from agents.balancing.gramian import GramianWeighting
+from agents.balancing.options import require_positive
+from agents.balancing.solvers import power_balance
 
 
 @register_balancer(

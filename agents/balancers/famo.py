@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from agents.balancers.adam import BufferAdam
-from agents.balancers.base import Balancer, Tasks, register_balancer
-from agents.balancers.options import require_not_negative, require_positive
+from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.buffer_adam import BufferAdam
+from agents.balancing.options import require_not_negative, require_positive
 from agents.errors import ConfigurationError
 
 EPSILON = 1e-8

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, Tasks, register_balancer
+from agents.balancing.balancer import Balancer, Tasks, register_balancer
 from agents.errors import ConfigurationError, unknown_name
 
 ACTS_ON = ("loss", "sampling")

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, Tasks, register_balancer
-from agents.balancers.options import require_positive, require_whole
+from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.options import require_positive, require_whole
 
 
 @register_balancer(

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, Tasks, gradient_blocks, register_balancer
-from agents.balancers.gradient_memory import gradient_norms
+from agents.balancing.balancer import Balancer, Tasks, gradient_blocks, register_balancer
+from agents.balancing.gradient_memory import gradient_norms
 from agents.errors import ConfigurationError
 
 PIECE = 2**15  # coordinates at a time: few enough for a processor's cache, enough for its threads

@@ -5,12 +5,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from agents.balancers.adam import BufferAdam
-from agents.balancers.base import Tasks, register_balancer
-from agents.balancers.gramian import GramianWeighting
-from agents.balancers.options import require_not_negative, require_positive, require_whole
-from agents.balancers.reference import ReferenceLosses
-from agents.balancers.solvers import diagonal
+from agents.balancing.balancer import Tasks, register_balancer
+from agents.balancing.buffer_adam import BufferAdam
+from agents.balancing.gramian import GramianWeighting
+from agents.balancing.options import require_not_negative, require_positive, require_whole
+from agents.balancing.reference_losses import ReferenceLosses
+from agents.balancing.solvers import diagonal
 
 
 @register_balancer(

@@ -5,12 +5,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from agents.balancers.adam import BufferAdam
-from agents.balancers.base import Balancer, Tasks, register_balancer
-from agents.balancers.composition import WeightedTasks
-from agents.balancers.gramian import GramianWeighting, per_unit_gradient
-from agents.balancers.options import require_positive
-from agents.balancers.solvers import correlation, pseudo_solve
+from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.buffer_adam import BufferAdam
+from agents.balancing.composition import WeightedTasks
+from agents.balancing.gramian import GramianWeighting, per_unit_gradient
+from agents.balancing.options import require_positive
+from agents.balancing.solvers import correlation, pseudo_solve
 
 
 @register_balancer(

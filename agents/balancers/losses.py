@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, BalancerError, Tasks, register_balancer
+from agents.balancing.balancer import Balancer, BalancerError, Tasks, register_balancer
 from agents.errors import unknown_name
 
 

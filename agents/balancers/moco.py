@@ -5,10 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, Tasks, register_balancer
-from agents.balancers.gradient_memory import GradientMemory, gradient_norms, only_gradient
-from agents.balancers.options import require_not_negative, require_positive
-from agents.balancers.solvers import project_on_simplex, times
+from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.gradient_memory import GradientMemory, gradient_norms, only_gradient
+from agents.balancing.options import require_not_negative, require_positive
+from agents.balancing.solvers import project_on_simplex, times
 from agents.errors import ConfigurationError, unknown_name
 
 

@@ -5,10 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Tasks, register_balancer
-from agents.balancers.gramian import GramianWeighting
-from agents.balancers.options import require_not_negative, require_whole
-from agents.balancers.solvers import power_balance
+from agents.balancing.balancer import Tasks, register_balancer
+from agents.balancing.gramian import GramianWeighting
+from agents.balancing.options import require_not_negative, require_whole
+from agents.balancing.solvers import power_balance
 
 
 @register_balancer(

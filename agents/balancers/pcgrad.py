@@ -5,10 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from agents.balancers.base import register_balancer
-from agents.balancers.gramian import GramianWeighting
-from agents.balancers.options import require_positive
-from agents.balancers.solvers import diagonal
+from agents.balancing.balancer import register_balancer
+from agents.balancing.gramian import GramianWeighting
+from agents.balancing.options import require_positive
+from agents.balancing.solvers import diagonal
 from agents.errors import ConfigurationError
 
 

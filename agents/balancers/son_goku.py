@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, Tasks, register_balancer
-from agents.balancers.coloring import ThresholdSchedule, interference, over_pairs, schedule_groups
-from agents.balancers.gradient_memory import GradientMemory, gradient_norms
 from agents.balancers.losses import Unitary
-from agents.balancers.options import require_whole
-from agents.balancers.scheduling import WithinGroup
+from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.coloring import ThresholdSchedule, interference, over_pairs, schedule_groups
+from agents.balancing.gradient_memory import GradientMemory, gradient_norms
+from agents.balancing.options import require_whole
+from agents.balancing.within_group import WithinGroup
 from agents.errors import ConfigurationError
 
 # What a refresh found, over the pairs of tasks: the threshold has edges below `interference_max` only.

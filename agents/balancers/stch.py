@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, Tasks, register_balancer
-from agents.balancers.options import require_positive, require_whole
-from agents.balancers.reference import ReferenceLosses
+from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.options import require_positive, require_whole
+from agents.balancing.reference_losses import ReferenceLosses
 
 
 @register_balancer(

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from agents.balancers.adam import BufferAdam
-from agents.balancers.base import Balancer, Tasks, register_balancer
-from agents.balancers.options import require_positive
+from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.buffer_adam import BufferAdam
+from agents.balancing.options import require_positive
 
 
 @register_balancer(

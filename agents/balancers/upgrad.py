@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from agents.balancers.base import register_balancer
-from agents.balancers.gramian import GramianWeighting
-from agents.balancers.solvers import project_on_dual_cone
+from agents.balancing.balancer import register_balancer
+from agents.balancing.gramian import GramianWeighting
+from agents.balancing.solvers import project_on_dual_cone
 
 
 @register_balancer(

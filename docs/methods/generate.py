@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.balancers import Balancer, list_balancers
-from agents.balancers.base import BalancerRecord
+from agents.balancing.balancer import BalancerRecord
 
 FOLDER = Path(__file__).resolve().parent
 BEGIN = "<!-- written by `python -m docs.methods.generate` from the docstrings -->"

@@ -13,7 +13,7 @@ from mtrl.compare.sections import Section, sections, summary_table
 from mtrl.compare.style import house_style, looks, save_png, to_svg
 from mtrl.compare.verdict import Verdict, judge
 from mtrl.errors import RunFolderError
-from mtrl.record import command
+from mtrl.provenance import command
 from mtrl.run_folder import RECORD_FILE, now
 
 PAGE, MARKDOWN, DATA, FIGURES = "report.html", "report.md", "data", "figures"

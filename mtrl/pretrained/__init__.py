@@ -1,7 +1,7 @@
 """Trained policies that ship with the package, and the way one is made.
 
-A policy is two files in this folder: ``<name>.zip``, what acts (`agents.policy_file`), and ``<name>.json``, its card:
-how it was trained, and what the evaluator measured of exactly this file.
+A policy is two files in this folder: ``<name>.zip``, what acts (`agents.files.policy_file`), and ``<name>.json``, its
+card: how it was trained, and what the evaluator measured of exactly this file.
 """
 
 import hashlib

@@ -23,8 +23,8 @@ from mtrl.tune.bandit import require_bandit
 from mtrl.tune.evolution import Outcome, ranking
 from mtrl.tune.jobs import Job, Runs
 from mtrl.tune.on_ray import Resources, clear, do_all, require_ray
+from mtrl.tune.outcome import read_finals, write_comparison, write_findings
 from mtrl.tune.population import SEARCHED, Book, Settings, read_book
-from mtrl.tune.report import read_finals, write_comparison, write_findings
 from mtrl.tune.search import Search
 
 BASELINES = "baselines"

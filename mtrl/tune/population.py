@@ -9,8 +9,8 @@ from typing import Any
 
 from mtrl.errors import ConfigError
 from mtrl.run_folder import write_whole
-from mtrl.schedule import WeightSchedule
 from mtrl.tune.evolution import FLOOR, QUANTILE, Genes, Outcome
+from mtrl.weight_schedule import WeightSchedule
 
 BOOK = "search.json"
 FORMAT = 1

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from agents import Balancer, BalancerError, ConfigurationError, list_balancers, make_balancer, register_balancer
-from agents.balancers.base import _REGISTRY
-from agents.objective import TaskObjective
+from agents.balancing.balancer import _REGISTRY
+from agents.balancing.objective import TaskObjective
 
 
 def tasks(losses=(1.0, 2.0, 4.0)):

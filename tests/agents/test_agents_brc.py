@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agents import MTSAC, list_balancers
-from agents.layers import takes_grouped_parameters
+from agents.networks.layers import takes_grouped_parameters
 from agents.updates import actor_losses
 from tests.agents.brc_settings import BRC, BRC_POLICY
 from tests.agents.test_agents_learning import SUITE, success_in_fresh_episodes

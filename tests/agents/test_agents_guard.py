@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from agents import NonFiniteUpdate, list_balancers
-from agents.guard import DeviceGuard, UpdateGuard
+from agents.balancing.guard import DeviceGuard, UpdateGuard
+from agents.balancing.objective import TaskObjective
 from agents.metrics import UpdateMetrics
-from agents.objective import TaskObjective
 from tests.agents.balancers.balancer_cases import GIVEN, RECORDED, recorded_run
 
 HOST, DEVICE = "host", "device"
@@ -176,7 +176,7 @@ def test_the_accelerators_guard_learns_the_same_bits(guarded, fingerprint, balan
 
 @pytest.mark.parametrize("balancer", ["unitary", "famo", "igb_v1", "dwa"])
 def test_the_accelerators_guard_reads_nothing_back(guarded, batch, monkeypatch, balancer):
-    from agents.balancers.verdict import LateVerdict
+    from agents.balancing.late_verdict import LateVerdict
 
     agent = guarded(DEVICE, balancer=balancer)
     update(agent, batch(agent, 0))
@@ -266,7 +266,7 @@ def test_a_task_that_is_sampled_in_several_groups_is_named_by_its_loss(small_age
 @pytest.mark.parametrize("balancer", ["igb_rl", "igb_v2"])
 def test_what_a_deciding_balancer_has_learnt_is_put_back(balancer):
     from agents import make_balancer
-    from agents.balancers.kept import KeptState
+    from agents.balancing.kept import KeptState
 
     agent = make_balancer(balancer, num_tasks=10, generator=torch.Generator().manual_seed(0))
     kept, before = KeptState(agent), {name: value.clone() for name, value in agent.named_parameters()}
@@ -354,8 +354,8 @@ def test_the_largest_value_of_a_batch_is_of_every_critic_and_sample(small_agent,
 # Empty, small, at the end of a block, full, and round again.
 @pytest.mark.parametrize("decisions", [0, 3, 64, 200, 201])
 def test_a_memory_of_decisions_returns_to_where_it_was_without_a_copy(decisions, monkeypatch):
-    from agents.balancers.kept import KeptState
-    from agents.weight_memory import DecisionMemory
+    from agents.balancers.igb.memory import DecisionMemory
+    from agents.balancing.kept import KeptState
 
     memory = DecisionMemory(num_tasks=2, features=40, capacity=200)
 

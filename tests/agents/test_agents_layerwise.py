@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from agents import ConfigurationError, list_balancers, make_balancer, task_gradients
-from agents.balancers.base import gradient_blocks
-from agents.objective import TaskObjective
-from agents.task_gradients import factors_pay
+from agents import ConfigurationError, list_balancers, make_balancer
+from agents.balancing import task_gradients
+from agents.balancing.balancer import gradient_blocks
+from agents.balancing.objective import TaskObjective
+from agents.balancing.task_gradients import factors_pay
 from benchmarks.balancers import PeakMemory
 from tests.agents.test_agents_objective import NETWORKS, build, gradient
 

@@ -5,7 +5,7 @@ import resource
 import pytest
 import torch
 
-from agents.memory import keep_freed_memory
+from agents.allocator import keep_freed_memory
 
 
 def test_a_large_tensor_finds_the_pages_of_the_one_before():

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from agents import ConfigurationError
-from agents.layers import ReLU
-from agents.networks import NETWORKS, EnsembleLayerNorm, EnsembleLinear, make_network, options_of
+from agents.networks import NETWORKS, make_network, options_of
+from agents.networks.layers import EnsembleLayerNorm, EnsembleLinear, ReLU
 
 TASKS, FEATURES, OUTPUTS = 3, 5, 2
 every = pytest.mark.parametrize("name", sorted(NETWORKS))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from agents import ConfigurationError
-from agents.normalize import make_reward_scale
+from agents.reward_scale import make_reward_scale
 
 
 def observed(rewards, task, kind="std"):

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from agents.balancers import make_balancer
+from agents.balancing.objective import TaskObjective
 from agents.critics import make_value
 from agents.networks import make_network, options_of
-from agents.objective import TaskObjective
 from agents.policies import Actor, Critic
 from agents.precision import autocast
 from agents.updates import actor_losses, critic_losses, critic_target

@@ -91,7 +91,7 @@ def test_without_a_batch_size_every_task_gives_32_samples(small_agent):
 
 def test_a_balancer_that_needs_positive_losses_balances_no_actor(small_agent):
     from agents import Balancer, register_balancer
-    from agents.balancers.base import _REGISTRY
+    from agents.balancing.balancer import _REGISTRY
 
     @register_balancer("only_positive", family="loss", cost="O(1)", paper="none", summary="for this test")
     class OnlyPositive(Balancer):

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from agents import ConfigurationError
-from agents.normalize import make_reward_scale
-from agents.returns import RunningEpisodes
+from agents.reward_scale import RunningEpisodes, make_reward_scale
 
 GAMMA = 0.9
 

@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from agents import ConfigurationError
 from agents.balancers import Balancer, make_balancer
-from agents.balancers.scheduling import WithinGroup
+from agents.balancing.objective import TaskObjective
+from agents.balancing.within_group import WithinGroup
 from agents.metrics import UpdateMetrics
-from agents.objective import TaskObjective
 from tests.agents.test_agents_objective import TASKS, build, gradient
 
 HALVES = torch.tensor([[True, False, True, False], [False, True, False, True]])

@@ -16,9 +16,9 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from agents import MTSAC, AgentFileError, ConfigurationError, list_balancers
-from agents.agent_file import read_agent
+from agents.files.agent_file import read_agent
+from agents.files.untrusted import UntrustedError, read_archive, read_json, read_tensors
 from agents.networks import NETWORKS
-from agents.untrusted import UntrustedError, read_archive, read_json, read_tensors
 from tests.agents.balancers.balancer_cases import GIVEN, RECORDED, recorded_run
 
 PARTS = {"policy", "temperature", "reward_scale", "critic_balancer", "actor_balancer"}

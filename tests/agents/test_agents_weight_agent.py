@@ -9,10 +9,10 @@ import torch
 from stable_baselines3 import DDPG
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
+from agents.balancers.igb.agent import DDPGWeightAgent, WeightAgentSettings, to_weights
+from agents.balancers.igb.memory import DecisionMemory, Decisions, ExplorationNoise
+from agents.balancers.igb.sac_agent import SACWeightAgent
 from agents.errors import ConfigurationError
-from agents.sac_weight_agent import SACWeightAgent
-from agents.weight_agent import DDPGWeightAgent, WeightAgentSettings, to_weights
-from agents.weight_memory import DecisionMemory, Decisions, ExplorationNoise
 from benchmarks.weight_agent import SPEEDS, best_weights, equal_weights, learned, worst_gap
 
 torch.set_num_threads(1)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agents.objective import TaskObjective
+from agents.balancing.objective import TaskObjective
 from benchmarks import balancers
 from benchmarks.balancers import BackwardPasses, PeakMemory
 

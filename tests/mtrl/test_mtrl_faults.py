@@ -18,8 +18,8 @@ from mtrl.config import RunConfig
 from mtrl.evaluation import EvaluationResult
 from mtrl.experiment import Result, run
 from mtrl.plots import plot_success, plot_weights
-from mtrl.report import BATCH_FILE, write_results
 from mtrl.run_folder import RunFolder
+from mtrl.run_report import BATCH_FILE, write_results
 from mtrl.tracking import METRICS_FILE, JsonlWriter, TensorBoardWriter, evaluation_metrics, make_logger, read_metrics
 from tests.mtrl.paused_runs import checkpoints, run_until
 

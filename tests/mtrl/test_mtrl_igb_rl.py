@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from agents.agent_file import read_agent
+from agents.files.agent_file import read_agent
 from mtrl.config import RunConfig
 from mtrl.experiment import Result, run
 from mtrl.tracking import read_metrics, task_series

@@ -19,7 +19,7 @@ from mtrl.callbacks import EvaluationCallback, Every, MetricsCallback, in_order
 from mtrl.checkpoint import CheckpointStore
 from mtrl.config import RunConfig
 from mtrl.console import Quiet
-from mtrl.pause import LearningRun
+from mtrl.run_state import LearningRun
 from mtrl.tracking import JsonlWriter, make_logger, read_metrics
 from tests.mtrl.conftest import tiny
 from tests.mtrl.paused_runs import comparable

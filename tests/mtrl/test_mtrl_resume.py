@@ -18,8 +18,8 @@ from mtrl.config import RunConfig
 from mtrl.errors import ConfigError, RunFolderError, exit_code, sentence
 from mtrl.experiment import run
 from mtrl.lock import RunLock
-from mtrl.pause import changes
 from mtrl.run_folder import RunFolder
+from mtrl.run_state import changes
 from mtrl.signals import StopRequest
 from mtrl.tracking import JsonlWriter, read_metrics
 from tests.mtrl.paused_runs import checkpoints, everything, flip, lines, reseal, run_until

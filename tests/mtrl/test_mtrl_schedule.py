@@ -9,8 +9,8 @@ import pytest
 from mtrl.config import RunConfig
 from mtrl.errors import ConfigError
 from mtrl.experiment import run
-from mtrl.schedule import WeightSchedule, read_schedule, write_schedule
 from mtrl.tracking import read_metrics
+from mtrl.weight_schedule import WeightSchedule, read_schedule, write_schedule
 from tests.mtrl.conftest import tiny
 
 SCHEDULE = WeightSchedule(

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import torch
 
-from agents.agent_file import write_agent
 from agents.balancers import make_balancer
+from agents.files.agent_file import write_agent
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agents.balancers import BalancerError, make_balancer
-from agents.objective import TaskObjective
+from agents.balancing.objective import TaskObjective
 from tests.agents.balancers.balancer_cases import (
     direction_of,
     progress_of,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.balancers import base, make_balancer
+from agents.balancers import make_balancer
+from agents.balancing import balancer as base
 
 PAGE = Path(__file__).parents[3] / "docs" / "add-a-balancer.md"
 METHOD, TESTS = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)

@@ -10,7 +10,7 @@ from stable_baselines3.common.logger import configure
 
 from agents import ConfigurationError, make_balancer
 from agents.balancers.given import draw_counts
-from agents.objective import TaskObjective
+from agents.balancing.objective import TaskObjective
 from tests.agents.balancers.balancer_cases import GIVEN
 from tests.agents.test_agents_objective import TASKS, build, gradient
 

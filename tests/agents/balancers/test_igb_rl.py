@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from agents import ConfigurationError, make_balancer
-from agents.agent_file import read_agent, write_agent
 from agents.balancers import BalancerError
-from agents.balancers.gaps import GAP_SOURCES, ImprovableGaps
-from agents.balancers.igb_rl import (
+from agents.balancers.igb.controls import read_record
+from agents.balancers.igb.gaps import GAP_SOURCES, ImprovableGaps
+from agents.balancers.igb.memory import DecisionMemory
+from agents.balancers.igb.rl import (
     FEATURES,
     RECENT,
     improvement_reward,
     level_reward,
     weight_progress_correlation,
 )
-from agents.balancers.recorded import read_record
-from agents.weight_memory import DecisionMemory
+from agents.files.agent_file import read_agent, write_agent
 from tests.agents.balancers.balancer_cases import RECORDED, progress_of, recorded_run, tasks_of
 
 torch.set_num_threads(1)

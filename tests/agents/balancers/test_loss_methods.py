@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from agents.balancers import BalancerError, make_balancer
-from agents.balancers.adam import BufferAdam
 from agents.balancers.go4align import group_means
+from agents.balancing.buffer_adam import BufferAdam
 from agents.errors import ConfigurationError
 from tests.agents.balancers.balancer_cases import tasks_of
 

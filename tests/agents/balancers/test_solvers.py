@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agents.balancers.cagrad import conflict_averse
-from agents.balancers.solvers import (
+from agents.balancing.solvers import (
     min_norm_point,
     nonnegative_qp,
     power_balance,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.balancers import list_balancers, make_balancer
-from agents.balancers.coloring import (
+from agents.balancing.coloring import (
     ThresholdSchedule,
     conflict_graph,
     cover,

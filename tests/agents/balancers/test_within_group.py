@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agents.balancers import Balancer, BalancerError, make_balancer
-from agents.balancers.scheduling import ActiveTasks, WithinGroup, narrowed
+from agents.balancing.within_group import ActiveTasks, WithinGroup, narrowed
 from agents.errors import ConfigurationError
 from tests.agents.balancers.balancer_cases import direction_of, random_tasks, relabelled, tasks_of
 

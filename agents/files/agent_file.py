@@ -13,7 +13,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.save_util import save_to_zip_file
 
-from agents.untrusted import UntrustedError, read_archive, read_json, read_tensors
+from agents.files.untrusted import UntrustedError, read_archive, read_json, read_tensors
 
 FORMAT = 1
 _FIELDS = {

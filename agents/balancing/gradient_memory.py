@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from agents.balancers.base import Balancer, Tasks, gradient_blocks
+from agents.balancing.balancer import Balancer, Tasks, gradient_blocks
 
 
 class GradientMemory(nn.Module):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from agents.balancers.solvers import correlation
+from agents.balancing.solvers import correlation
 from agents.errors import ConfigurationError, unknown_name
 
 SCHEDULES = ("log", "linear", "cosine", "constant")

@@ -1,6 +1,6 @@
 """The weight agent of improvable gap balancing as published: soft actor-critic on raw losses.
 
-Source: Dai et al. 2023 (arXiv 2307.15429, algorithm 2) and the authors' program; agents/weight_agent.py is ours.
+Source: Dai et al. 2023 (arXiv 2307.15429, algorithm 2) and the authors' program; agents/balancers/igb/agent.py is ours.
 """
 
 import math
@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from agents.balancers.adam import BufferAdam
-from agents.weight_agent import WeightAgent, WeightAgentSettings
-from agents.weight_memory import Decisions
+from agents.balancers.igb.agent import WeightAgent, WeightAgentSettings
+from agents.balancers.igb.memory import Decisions
+from agents.balancing.buffer_adam import BufferAdam
 
 LOG_STD_RANGE = (-20.0, 2.0)
 INITIAL_TEMPERATURE = 0.2

@@ -11,7 +11,7 @@ from mtrl.checkpoint import Checkpoint, CheckpointStore, Snapshot
 from mtrl.config import CheckpointConfig
 from mtrl.console import say, without_harm
 from mtrl.errors import CheckpointError, RunPaused
-from mtrl.pause import LearningRun
+from mtrl.run_state import LearningRun
 from mtrl.signals import StopRequest
 
 CHECKPOINTS_PER_RUN = 100  # in a run whose config names no interval

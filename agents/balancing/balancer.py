@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from agents.balancers.verdict import LateVerdict
+from agents.balancing.late_verdict import LateVerdict
 from agents.errors import ConfigurationError, nearest, unknown_name
 
 
@@ -117,7 +117,7 @@ class Balancer(nn.Module):
 
     def within_group(self) -> "Balancer":
         """This method as it works on the tasks that another balancer picks, which ``tasks.present`` tells."""
-        from agents.balancers.scheduling import WithinGroup
+        from agents.balancing.within_group import WithinGroup
 
         return WithinGroup(self)
 
@@ -259,7 +259,7 @@ def make_balancer(name: str, *, num_tasks: int, generator: torch.Generator | Non
             raise unknown_name("balancer", word, _REGISTRY)
     if len(words) == 1:
         return _REGISTRY[name].make(num_tasks, generator=generator, **options)
-    from agents.balancers.composition import Composition, share_options
+    from agents.balancing.composition import Composition, share_options
 
     shares = share_options(words, options)
     balancers = [_make_scheduled(part, shares, num_tasks, generator) for part in parts]

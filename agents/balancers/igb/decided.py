@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, Tasks
-from agents.balancers.options import require_whole
+from agents.balancing.balancer import Balancer, Tasks
+from agents.balancing.options import require_whole
 from agents.errors import unknown_name
 
 ACTS_ON = ("critic", "actor", "both")

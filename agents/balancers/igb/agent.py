@@ -2,7 +2,7 @@
 
 It sees task features ``[K, F]``, answers with a point on the simplex, and is told what that brought. It knows neither
 balancers nor the agent whose losses are weighted. Source: Lillicrap et al. 2016 (arXiv 1509.02971); weights as actions
-of a learned agent: Dai et al. 2023 (arXiv 2307.15429), whose agent is SAC (agents/sac_weight_agent.py).
+of a learned agent: Dai et al. 2023 (arXiv 2307.15429), whose agent is SAC (agents/balancers/igb/sac_agent.py).
 """
 
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from agents.balancers.adam import BufferAdam
-from agents.balancers.options import require_not_negative, require_positive, require_whole
+from agents.balancers.igb.memory import DecisionMemory, Decisions
+from agents.balancers.igb.networks import make_critic, make_policy
+from agents.balancing.buffer_adam import BufferAdam
+from agents.balancing.options import require_not_negative, require_positive, require_whole
 from agents.errors import ConfigurationError
-from agents.weight_memory import DecisionMemory, Decisions
-from agents.weight_networks import make_critic, make_policy
 
 
 def to_weights(logits: Tensor, floor: float) -> Tensor:

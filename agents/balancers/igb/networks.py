@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.errors import unknown_name
-from agents.layers import EnsembleLinear
+from agents.networks.layers import EnsembleLinear
 
 ARCHITECTURES = ("equivariant", "mlp")
 HEAD_SCALE = 3e-3  # the last layer starts within it, so that all tasks start with nearly equal weights (DDPG paper)

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, register_balancer
-from agents.balancers.decided import DecidedWeights
-from agents.balancers.gaps import ImprovableGaps, Reading
-from agents.balancers.options import require_not_negative, require_positive, require_whole
+from agents.balancers.igb.agent import DDPGWeightAgent, WeightAgentSettings, to_weights
+from agents.balancers.igb.decided import DecidedWeights
+from agents.balancers.igb.gaps import ImprovableGaps, Reading
+from agents.balancers.igb.memory import DecisionMemory, ExplorationNoise
+from agents.balancing.balancer import Balancer, register_balancer
+from agents.balancing.options import require_not_negative, require_positive, require_whole
 from agents.errors import ConfigurationError, unknown_name
-from agents.weight_agent import DDPGWeightAgent, WeightAgentSettings, to_weights
-from agents.weight_memory import DecisionMemory, ExplorationNoise
 
 # What the weight agent sees of every task; all within [-1, 1] or close, so that no running normaliser is needed, which
 # would make old decisions inconsistent.

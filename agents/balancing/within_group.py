@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agents.balancers.base import Balancer, Tasks, gradient_blocks
+from agents.balancing.balancer import Balancer, Tasks, gradient_blocks
 from agents.errors import ConfigurationError
 
 READ_METRICS = ("target_variance", "squared_error")  # of a critic, by methods that look at no gradients

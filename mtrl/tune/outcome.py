@@ -11,10 +11,10 @@ import numpy as np
 
 from mtrl.config import RunConfig
 from mtrl.run_folder import AGENT_FILE, FINISHED, RunFolder
-from mtrl.schedule import write_schedule
 from mtrl.tune.evolution import Outcome, ranking
 from mtrl.tune.population import Book
 from mtrl.tune.search import Search
+from mtrl.weight_schedule import write_schedule
 
 SCHEDULE, PLOT, COMPARISON, COMPARISON_JSON = "schedule.json", "population.png", "comparison.md", "comparison.json"
 

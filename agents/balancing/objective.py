@@ -1,8 +1,8 @@
 """K task losses of one set of parameters, and their K gradients at the price of one backward pass.
 
-Where every layer takes grouped parameters (agents/layers.py), one backward pass gives all task gradients, written out
-or as factors (agents/task_gradients.py); any other loss is differentiated by ``vmap(grad(loss))``, which computes the
-same at a higher cost per call.
+Where every layer takes grouped parameters (agents/networks/layers.py), one backward pass gives all task gradients,
+written out or as factors (task_gradients.py); any other loss is differentiated by ``vmap(grad(loss))``, which computes
+the same at a higher cost per call.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.errors import ConfigurationError
-from agents.task_gradients import (
+from agents.balancing.task_gradients import (
     Block,
     DenseGradients,
     LossFunction,
@@ -23,6 +22,7 @@ from agents.task_gradients import (
     dense_gradients,
     factored_gradients,
 )
+from agents.errors import ConfigurationError
 
 
 class TaskObjective:

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, Tasks, register_balancer
-from agents.balancers.decided import DecidedWeights
-from agents.balancers.gaps import ImprovableGaps
-from agents.balancers.options import require_positive, require_whole
-from agents.balancers.reference import ReferenceLosses
+from agents.balancers.igb.decided import DecidedWeights
+from agents.balancers.igb.gaps import ImprovableGaps
+from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.options import require_positive, require_whole
+from agents.balancing.reference_losses import ReferenceLosses
 
 
 @register_balancer(

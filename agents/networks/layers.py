@@ -4,7 +4,7 @@ Every layer also takes *grouped* parameters: K equal copies of each parameter, `
 ``expand`` without memory, copy k serving group k of the samples. The forward pass is then the plain one, and autograd
 returns one gradient per copy: the K task gradients, from one backward pass with the same matrix products, only the
 gradient of the weights grouped by task. Where a copy of weights has an attribute ``keep_factors``, the last product is
-left out, and the function of that name gets its two factors (agents/task_gradients.py).
+left out, and the function of that name gets its two factors (agents/balancing/task_gradients.py).
 """
 
 import math

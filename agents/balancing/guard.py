@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, NonFiniteError
-from agents.balancers.kept import KeptState
-from agents.balancers.verdict import LateVerdict
+from agents.balancing.balancer import Balancer, NonFiniteError
+from agents.balancing.kept import KeptState
+from agents.balancing.late_verdict import LateVerdict
+from agents.balancing.objective import TaskObjective
 from agents.errors import NonFiniteUpdate
-from agents.objective import TaskObjective
 
 # In the place of losses that a balancer must not see: finite, positive, and above any lower bound it may know.
 _STAND_IN = 1e6

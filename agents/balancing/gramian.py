@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, Tasks
-from agents.balancers.solvers import diagonal
+from agents.balancing.balancer import Balancer, Tasks
+from agents.balancing.solvers import diagonal
 
 
 class GramianWeighting(Balancer):

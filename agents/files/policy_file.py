@@ -11,10 +11,10 @@ import torch
 from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
-from agents.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
+from agents.files.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
+from agents.files.untrusted import refuse_absurd
 from agents.multitask import MultiTaskAlgorithm
 from agents.policies import ActingPolicy
-from agents.untrusted import refuse_absurd
 
 
 def save_policy(agent: MultiTaskAlgorithm, path: str | Path) -> Path:

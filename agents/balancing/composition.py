@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.balancers.base import _REGISTRY, Balancer, Tasks, gradient_blocks
-from agents.balancers.scheduling import WithinGroup, refuse_repeated_tasks
+from agents.balancing.balancer import _REGISTRY, Balancer, Tasks, gradient_blocks
+from agents.balancing.within_group import WithinGroup, refuse_repeated_tasks
 from agents.errors import ConfigurationError
 
 

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.balancers.base import Balancer, Tasks, register_balancer
-from agents.balancers.options import require_not_negative, require_positive, require_whole
-from agents.balancers.reference import ReferenceLosses
+from agents.balancers.igb.agent import WeightAgentSettings
+from agents.balancers.igb.sac_agent import SACWeightAgent
+from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.options import require_not_negative, require_positive, require_whole
+from agents.balancing.reference_losses import ReferenceLosses
 from agents.errors import ConfigurationError
-from agents.sac_weight_agent import SACWeightAgent
-from agents.weight_agent import WeightAgentSettings
 
 UPDATE_EVERY = 50  # batches between two rounds of the agent's updates
 BATCH_SIZE = 256

@@ -1,9 +1,9 @@
 """The gradients of K tasks from one backward pass: written out, or as the factors of every layer.
 
 A batch is stratified by task and a sample belongs to one task only. Layers that take grouped parameters
-(agents/layers.py) give every task its own copy of the parameters, without memory, and one ordinary backward pass gives
-the gradient of every copy. *Dense* gradients are these, ``[K, P]`` numbers. *Factored* gradients stop one product
-short: of a linear layer they keep the inputs and the gradient of the outputs, which are ``[K B]`` rows and not
+(agents/networks/layers.py) give every task its own copy of the parameters, without memory, and one ordinary backward
+pass gives the gradient of every copy. *Dense* gradients are these, ``[K, P]`` numbers. *Factored* gradients stop one
+product short: of a linear layer they keep the inputs and the gradient of the outputs, ``[K B]`` rows instead of
 ``[K P]`` numbers, and multiply them out in blocks that stay in the processor's cache.
 """
 

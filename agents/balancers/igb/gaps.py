@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from agents.balancers.base import BalancerError
+from agents.balancing.balancer import BalancerError
 from agents.errors import ConfigurationError, unknown_name
 
 GAP_SOURCES = ("critic", "td_norm", "return", "success", "mixed")

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from agents.agent_file import AgentFileError, read_agent
-from agents.balancers.base import register_balancer
-from agents.balancers.decided import DecidedWeights
-from agents.balancers.igb_rl import FEATURES, budget_used
+from agents.balancers.igb.decided import DecidedWeights
+from agents.balancers.igb.rl import FEATURES, budget_used
+from agents.balancing.balancer import register_balancer
 from agents.errors import ConfigurationError
+from agents.files.agent_file import AgentFileError, read_agent
 
 REREAD_EVERY = 10  # updates between two looks at the record
 

@@ -1,0 +1,1 @@
+"""Files of agents and policies, and readers for files of unknown origin."""
