@@ -1,6 +1,19 @@
 """Everything that learns; knows spaces and tensors, never an environment's name."""
 
-from agents.balancers import Balancer, BalancerError, list_balancers, make_balancer, register_balancer
+from agents.balancers import (
+    Balancer,
+    BalancerError,
+    Direction,
+    GivenTasks,
+    GramianWeighting,
+    Needs,
+    Scheduler,
+    Tasks,
+    Weighting,
+    list_balancers,
+    make_balancer,
+    register_balancer,
+)
 from agents.errors import ConfigurationError, NonFiniteUpdate
 from agents.files.agent_file import AgentFileError
 from agents.files.policy_file import load_policy, save_policy
@@ -14,8 +27,15 @@ __all__ = [
     "Balancer",
     "BalancerError",
     "ConfigurationError",
+    "Direction",
+    "GivenTasks",
+    "GramianWeighting",
     "MultiTaskPolicy",
+    "Needs",
     "NonFiniteUpdate",
+    "Scheduler",
+    "Tasks",
+    "Weighting",
     "list_balancers",
     "load_policy",
     "make_balancer",

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agents.selection import Selection
+
 # Metrics of an update, and the tag each has in a log: SB3's name for the mean over tasks, `<tag>/<task>` for one task.
 MEAN_TAGS = {
     "critic_loss": "train/critic_loss",
@@ -44,16 +46,17 @@ class UpdateMetrics:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
 
-    def add(self, metrics: Mapping[str, Tensor], group: Tensor | None = None) -> None:
+    def add(self, metrics: Mapping[str, Tensor], selection: Selection | None = None) -> None:
         """Add one update's metrics, each a scalar or ``[K]``.
 
-        :param group: tasks that were at work, boolean ``[K]``; None for all. A task at rest has NaN for what was not
-            computed, and that does not count; a task at work that has NaN shows it
+        :param selection: the active tasks, None for all. An idle task has NaN for what was not computed, and that does
+            not count; an active task that has NaN shows it
         """
         for name, value in metrics.items():
             counted = torch.ones_like(value)
-            if group is not None and value.ndim == 1:
-                counted = (group.to(value.device, non_blocking=True) | ~value.isnan()).to(value)
+            if selection is not None and not selection.is_whole and value.ndim == 1:
+                active = selection.active.to(value.device, non_blocking=True)
+                counted = (active | ~value.isnan()).to(value)
                 value = torch.where(counted > 0, value, torch.zeros_like(value))
             total = self._sums.get(name)
             self._sums[name] = value.clone() if total is None else total.add_(value)

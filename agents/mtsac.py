@@ -3,7 +3,7 @@
 The face is Stable-Baselines3's; `update` reads like the paper (Haarnoja et al. 2018, arXiv 1812.05905).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -13,11 +13,15 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
 from agents.allocator import keep_freed_memory
-from agents.balancers import Balancer, make_balancer
+from agents.balancers import make_balancer
+from agents.balancing.balancer import Balancer, Needs
 from agents.balancing.gradient_memory import expect_parameters
-from agents.balancing.guard import make_guard
-from agents.balancing.objective import TaskObjective
+from agents.balancing.guard import UpdateGuard
+from agents.balancing.learner import Learner, Report
+from agents.balancing.objective import GradientLayout
+from agents.balancing.sides import balancer_of_actor
 from agents.balancing.task_gradients import Scratch, factors_pay
+from agents.balancing.tasks import UpdateContext
 from agents.compiler import Compiler
 from agents.errors import ConfigurationError
 from agents.metrics import UpdateMetrics, with_prefix
@@ -28,6 +32,7 @@ from agents.precision import autocast, fastest_exact_float32, float32_products, 
 from agents.randomness import Generators
 from agents.replay import ReplaySample, samples_per_task
 from agents.reward_scale import make_reward_scale
+from agents.selection import Selection
 from agents.settings import refuse_bad_settings, refuse_unknown, require_device
 from agents.temperature import Temperature, target_entropy_of
 from agents.updates import actor_losses, critic_losses, critic_target
@@ -197,89 +202,77 @@ class MTSAC(MultiTaskAlgorithm):
             target_entropy=target_entropy,
             limit=self.critic.value.limit,
         ).to(self.device)
-        # Collected once: walking the modules at every update would cost as much as a small product.
-        self._balanced: dict[nn.Module, tuple[dict[str, nn.Parameter], bool]] = {
-            module: (dict(module.named_parameters()), takes_grouped_parameters(module))
-            for module in (self.actor, self.critic)
-        }
         self._polyak: tuple[list[Tensor], list[Tensor]] = (
             list(self.critic_target.parameters()),
             list(self.critic.parameters()),
         )
-        self._scratch = Scratch()
-        self._setup_balancers()
         self._setup_optimizers()
+        self._setup_learners()
         self._exploration = self.generators.torch("exploration")
         self._update_noise = self.generators.torch("update noise", self.device)
-        self._task = torch.arange(self.num_tasks, device=self.device)
         self.metrics = UpdateMetrics()
-        self.guard = make_guard(settings["max_skipped_updates"], self.device)
+        self.guard = UpdateGuard(settings["max_skipped_updates"])
         self.replay_buffer = None
         if self.env is not None:
             self._setup_memory()
 
-    def _setup_balancers(self) -> None:
-        settings = self.settings
+    def _setup_learners(self) -> None:
+        settings, scratch = self.settings, Scratch()
         name, options = settings["balancer"], dict(settings["balancer_kwargs"] or {})
-        self.critic_balancer = self._make_balancer(name, "critic balancer", options)
+        critic = self._make_balancer(name, "critic balancer", options)
         actor_name, actor_options = settings["actor_balancer"], dict(settings["actor_balancer_kwargs"] or {})
+        is_same = actor_name is None and Needs.POSITIVE_LOSSES not in critic.needs
         if actor_name is None:
-            refused = self.critic_balancer.needs_positive_losses
-            actor_name, actor_options = ("unitary", {}) if refused else (name, options)
-        self.actor_balancer = self._make_balancer(actor_name, "actor balancer", actor_options)
-        if settings["actor_balancer"] is None and actor_name == name:
-            self.actor_balancer.follow(self.critic_balancer)
-        if self.actor_balancer.needs_positive_losses:
-            raise ConfigurationError(
-                f"actor_balancer='{actor_name}' takes logarithms or ratios of the losses, and actor losses may be "
-                "negative: use it for the critic, with actor_balancer='unitary'."
+            actor_name, actor_options = (name, options) if is_same else ("unitary", {})
+        own = self._make_balancer(actor_name, "actor balancer", actor_options)
+        actor = balancer_of_actor(critic, own, (name, actor_name), is_same).to(self.device)
+        self.critic_learner, self.actor_learner = (
+            Learner(
+                side,
+                dict(module.named_parameters()),
+                losses,
+                balancer,
+                optimizer,
+                self._layout(setting, module, balancer, scratch),
+                self.max_grad_norm,
             )
-        if settings["actor_balancer"] is not None and self.actor_balancer.repeats_tasks:
-            raise ConfigurationError(
-                f"actor_balancer='{actor_name}' with weights_on='sampling' decides what is sampled, which critic and "
-                f"actor have in common: give it as balancer='{actor_name}', or choose weights_on='loss'."
+            for side, setting, module, losses, balancer, optimizer in (
+                ("critic", "balancer", self.critic, self._critic_losses, critic, self.critic_optimizer),
+                ("actor", "actor_balancer", self.actor, self._actor_losses, actor, self.actor_optimizer),
             )
-        if self.actor_balancer.schedules and not self.critic_balancer.schedules:
-            raise ConfigurationError(
-                f"actor_balancer='{actor_name}' picks the tasks of an update, which critic and actor have in common: "
-                f"give it as balancer='{actor_name}'."
-            )
-        if self.critic_balancer.repeats_tasks and self.actor_balancer.uses_gradients:
-            raise ConfigurationError(
-                f"balancer='{name}' with weights_on='sampling' mixes the tasks of a batch, and actor_balancer="
-                f"'{actor_name}' works on task gradients: choose weights_on='loss'."
-            )
-        if self.critic_balancer.schedules:
-            self.actor_balancer = self.actor_balancer.within_group().to(self.device)
-        for module, balancer in ((self.critic, self.critic_balancer), (self.actor, self.actor_balancer)):
-            expect_parameters(balancer, sum(parameter.numel() for parameter in self._balanced[module][0].values()))
-        self._refuse_layerwise()
+        )
+
+    @property
+    def critic_balancer(self) -> Balancer:
+        """What balances the critic's task losses."""
+        return self.critic_learner.balancer
+
+    @property
+    def actor_balancer(self) -> Balancer:
+        """What balances the actor's task losses."""
+        return self.actor_learner.balancer
 
     def _make_balancer(self, name: str, stream: str, options: dict[str, Any]) -> Balancer:
         generator = self.generators.torch(stream)
         return make_balancer(name, num_tasks=self.num_tasks, generator=generator, **options).to(self.device)
 
-    def _refuse_layerwise(self) -> None:
-        if self.settings["jacobian"] != "layerwise":
-            return
-        for name, balancer in (("balancer", self.critic_balancer), ("actor_balancer", self.actor_balancer)):
-            if balancer.needs_jacobian:
-                raise ConfigurationError(
-                    f"jacobian='layerwise' holds no Jacobian, and the method of {name} ({type(balancer).__name__}) "
-                    "needs the whole of it: choose jacobian='full' or 'auto'."
-                )
-        if not all(grouped for _, grouped in self._balanced.values()):
+    def _layout(self, setting: str, module: nn.Module, balancer: Balancer, scratch: Scratch) -> GradientLayout:
+        """How the task gradients in a module's parameters are kept: as factors of its layers, or written out."""
+        grouped, asked = takes_grouped_parameters(module), self.settings["jacobian"]
+        if asked == "layerwise" and Needs.JACOBIAN in balancer.needs:
+            raise ConfigurationError(
+                f"jacobian='layerwise' holds no Jacobian, and the method of {setting} ({type(balancer).__name__}) "
+                "needs the whole of it: choose jacobian='full' or 'auto'."
+            )
+        if asked == "layerwise" and not grouped:
             raise ConfigurationError(
                 "jacobian='layerwise' needs a network made of layers that take grouped parameters "
                 "(agents/networks/layers.py); this one has others: choose jacobian='full' or 'auto'."
             )
-
-    def _layerwise(self, module: nn.Module, balancer: Balancer) -> bool:
-        """Whether the task gradients in a module's parameters are kept as factors of its layers."""
-        _, grouped = self._balanced[module]
-        if self.settings["jacobian"] != "auto" or balancer.needs_jacobian or not grouped:
-            return self.settings["jacobian"] == "layerwise"
-        return factors_pay(self.batch_size // self.num_tasks)
+        free = asked == "auto" and grouped and Needs.JACOBIAN not in balancer.needs
+        layerwise = asked == "layerwise" or (free and factors_pay(self.batch_size // self.num_tasks))
+        expect_parameters(balancer, sum(parameter.numel() for parameter in module.parameters()))
+        return GradientLayout(grouped, layerwise, scratch)
 
     def _setup_optimizers(self) -> None:
         settings = self.settings
@@ -315,78 +308,82 @@ class MTSAC(MultiTaskAlgorithm):
         self._update_learning_rate([self.actor_optimizer, self.critic_optimizer, self.temperature_optimizer])
         with float32_products(self.float32_mode):
             for _ in range(gradient_steps):
-                tasks = self.critic_balancer.next_tasks(self.progress)
-                sample = self.replay_buffer.sample(batch_size or self.batch_size, tasks)
+                selection = self.critic_balancer.next_selection(self.progress)
+                sample = self.replay_buffer.sample(batch_size or self.batch_size, selection)
                 shape = (2, *sample.actions.shape)
                 noise = torch.randn(shape, generator=self._update_noise, device=self.device)
-                metrics = self.update(sample, noise, tasks)
+                metrics = self.update(sample, noise, selection)
                 self._n_updates += 1
                 if self.guard.end():
-                    self.metrics.add(metrics, self.critic_balancer.group)
+                    self.metrics.add(metrics, self.critic_learner.selection)
                 if self.guard.stuck():
                     raise self.guard.error(self.task_names, self._n_updates, self._task_gradient_norms)
 
-    def update(self, sample: ReplaySample, noise: Tensor, tasks: Tensor | None = None) -> dict[str, Tensor]:
+    def update(self, sample: ReplaySample, noise: Tensor, selection: Selection | None = None) -> dict[str, Tensor]:
         """One update: critic, actor, temperatures, target critics.
 
-        :param sample: B transitions of each of K tasks
-        :param noise: standard normal ``[2, K, B, A]``: for the next action and for the current one
-        :param tasks: the tasks that the sample is of, where it is not of all K in order, on the host: boolean ``[K]``,
-            or the task of every group ``[G]``
-        :return: metrics of this update, each a scalar or ``[K]``, on the device; NaN for a task that was left out
+        :param sample: B transitions for each of the selection's groups
+        :param noise: standard normal ``[2, G, B, A]``: for the next action and for the current one
+        :param selection: which tasks the sample is of; None for all K, in order
+        :return: metrics of this update, each a scalar or ``[K]``, on the device; NaN for an idle task
         """
-        all_temperatures = self.temperature.value()
-        task, temperatures = self._task, all_temperatures
-        if tasks is not None:
-            task, temperatures = task[tasks], temperatures[tasks]
-        rewards = self.reward_scale.scaled(sample.rewards, temperatures, None if tasks is None else task)
-        discounts = self.gamma * (1.0 - sample.terminals)
-        target = self._evaluate(
-            critic_target,
-            self.actor, self.critic_target, sample.next_states, rewards, discounts, noise[0], temperatures, task,
-            usual=tasks is None,
-        )  # fmt: skip
+        selection = selection or Selection.whole(self.num_tasks)
+        context = self._context(selection)
+        task, temperatures = selection.on(self.device), selection.pick(self.temperature.value())
+        target = self._target(sample, noise[0], temperatures, selection)
+        self._begin_guard(sample, noise, task, temperatures, target)
 
-        self.guard.begin(
-            task=task,
-            states=sample.states,
-            actions=sample.actions,
-            rewards=rewards,
-            next_states=sample.next_states,
-            terminals=sample.terminals,
-            noise=noise.transpose(0, 1),
-            temperature=temperatures,
-            target=target,
-        )
-
-        for_critic = (sample.states, sample.actions, target, task)
-        critic = self._objective(self._critic_losses, self.critic, self.critic_balancer, for_critic, tasks)
-        critic_norm = self._descend(critic, self.critic_balancer, self.critic_optimizer, "critic")
+        critic = self.critic_learner.step((sample.states, sample.actions, target, task), context, self.guard)
 
         # The actor learns the tasks that the critic has learnt: a scheduler has picked them by now.
-        for_actor = (sample.states, noise[1], temperatures, task)
-        group = self.critic_balancer.group
-        if group is not None and tasks is None:
-            for_actor = tuple(part[group] for part in for_actor)  # type: ignore[assignment]
-            tasks = group
-        actor = self._objective(self._actor_losses, self.actor, self.actor_balancer, for_actor, tasks)
-        actor_norm = self._descend(actor, self.actor_balancer, self.actor_optimizer, "actor")
+        for_actor = critic.selection.among(selection, sample.states, noise[1], temperatures, task)
+        actor = self.actor_learner.step(for_actor, context.narrowed(critic.selection), self.guard)
 
-        log_probabilities = actor.metrics["log_probability"]
-        temperature_losses = self.temperature.descend(self.temperature_optimizer, log_probabilities, self.guard, group)
+        entropy = -actor.objective.metrics["log_probability"]
+        temperature = self.temperature.step(self.temperature_optimizer, -entropy, critic.selection, self.guard)
+        if not self.guard.stopped:
+            torch._foreach_lerp_(*self._polyak, self.tau)
+        return self._report(critic, actor, context, temperature_loss=temperature, entropy=entropy)
 
-        with torch.no_grad():
-            self.guard.follow(*self._polyak, self.tau)
+    def _context(self, selection: Selection) -> UpdateContext:
+        return UpdateContext(
+            selection,
+            self.task_names,
+            self._n_updates,
+            self.progress,
+            self.temperature.value(),
+            self.critic_optimizer.param_groups[0]["lr"],
+        )
+
+    @torch.no_grad()
+    def _target(self, sample: ReplaySample, noise: Tensor, temperatures: Tensor, selection: Selection) -> Tensor:
+        """TD target of the critics, from scaled rewards."""
+        task = selection.on(self.device)
+        rewards = self.reward_scale.scaled(sample.rewards, temperatures, None if selection.is_whole else task)
+        discounts = self.gamma * (1.0 - sample.terminals)
+        following = (sample.next_states, rewards, discounts, noise, temperatures, task)
+        usual = len(task) == self.num_tasks
+        return self._evaluate(critic_target, self.actor, self.critic_target, *following, usual=usual)
+
+    def _begin_guard(
+        self, sample: ReplaySample, noise: Tensor, task: Tensor, temperatures: Tensor, target: Tensor
+    ) -> None:
+        """Tell the guard what the update is computed from: it names the culprit by it."""
+        named = {**sample._asdict(), "noise": noise.transpose(0, 1), "temperature": temperatures, "target": target}
+        self.guard.begin(task=task, **named)
+
+    def _report(self, critic: Report, actor: Report, context: UpdateContext, **more: Tensor) -> dict[str, Tensor]:
+        """The metrics of an update."""
+        assert context.temperatures is not None
         return {
-            "critic_loss": critic.losses,
-            "actor_loss": actor.losses,
-            "temperature": all_temperatures,
-            "temperature_loss": temperature_losses,
-            "q_value": critic.metrics["q_value"],
-            "q_max_abs": critic.metrics["q_max_abs"],
-            "entropy": -log_probabilities,
-            "critic_gradient_norm": critic_norm,
-            "actor_gradient_norm": actor_norm,
+            "critic_loss": critic.objective.losses,
+            "actor_loss": actor.objective.losses,
+            "temperature": context.temperatures,
+            "q_value": critic.objective.metrics["q_value"],
+            "q_max_abs": critic.objective.metrics["q_max_abs"],
+            "critic_gradient_norm": critic.norm,
+            "actor_gradient_norm": actor.norm,
+            **more,
             **with_prefix("critic_balancer", self.critic_balancer.diagnostics()),
             **with_prefix("actor_balancer", self.actor_balancer.diagnostics()),
         }
@@ -411,62 +408,10 @@ class MTSAC(MultiTaskAlgorithm):
                 return self._compiler.call(function, *arguments)
             return function(*arguments)
 
-    def _objective(
-        self,
-        losses: Any,
-        module: nn.Module,
-        balancer: Balancer,
-        batch: Sequence[Tensor],
-        tasks: Tensor | None = None,
-    ) -> TaskObjective:
-        parameters, grouped = self._balanced[module]
-        present, task_of_group = tasks, None
-        if tasks is not None and tasks.dtype != torch.bool:
-            present, task_of_group = torch.zeros(self.num_tasks, dtype=torch.bool).index_fill(0, tasks, True), tasks
-        return TaskObjective(
-            losses,
-            parameters,
-            batch,
-            present=present,
-            task_of_group=task_of_group,
-            grouped=grouped,
-            layerwise=self._layerwise(module, balancer),
-            scratch=self._scratch,
-            step=self._n_updates,
-            progress=self.progress,
-            temperatures=self.temperature.value(),
-            learning_rate=self.critic_optimizer.param_groups[0]["lr"],
-            task_names=self.task_names,
-        )
-
-    def _descend(
-        self, objective: TaskObjective, balancer: Balancer, optimizer: torch.optim.Optimizer, name: str
-    ) -> Tensor:
-        """One balanced step of one optimizer; returns the norm of the balanced gradient before clipping."""
-        if not self.guard.balance(balancer, objective, name):
-            return torch.full((), torch.nan, device=self.device)
-        limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        norm = nn.utils.clip_grad_norm_(list(objective.parameters.values()), limit, foreach=True)
-        self.guard.step(optimizer, balancer, norm, name)
-        if balancer.wants_after:
-            self.guard.observe(balancer, objective, name)
-        return norm
-
-    def _task_gradient_norms(self, name: str) -> Tensor:
-        """Norms of the gradients of the latest update's ``critic`` or ``actor`` loss, computed again.
-
-        :return: of the tasks ``[K]``, or of the groups of the batch where a task may have several
-        """
-        batch, present = dict(self.guard.seen), None
-        if not self.critic_balancer.repeats_tasks:
-            present = torch.zeros(self.num_tasks, dtype=torch.bool).index_fill(0, batch["task"].cpu(), True)
-        if name == "critic":
-            inputs = (batch["states"], batch["actions"], batch["target"], batch["task"])
-            objective = self._objective(self._critic_losses, self.critic, self.critic_balancer, inputs, present)
-        else:
-            inputs = (batch["states"], batch["noise"][:, 1], batch["temperature"], batch["task"])
-            objective = self._objective(self._actor_losses, self.actor, self.actor_balancer, inputs, present)
-        return torch.stack([rows.square().sum(1) for _, rows in objective.blocks()]).sum(0).sqrt()
+    def _task_gradient_norms(self, side: str) -> Tensor:
+        """Norms of the task gradients of the latest ``critic`` or ``actor`` step."""
+        learner = self.critic_learner if side == "critic" else self.actor_learner
+        return learner.latest_gradient_norms()
 
     def _parts(self) -> dict[str, Any]:
         return {

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from agents.errors import ConfigurationError
+from agents.selection import Selection
 
 
 class ReplaySample(NamedTuple):
@@ -110,20 +111,19 @@ class TaskReplayBuffer:
         self.filled = np.minimum(self.filled + self.copies, self.capacity)
         self.stored += self.copies
 
-    def sample(self, batch_size: int, tasks: Tensor | None = None) -> ReplaySample:
+    def sample(self, batch_size: int, selection: Selection | None = None) -> ReplaySample:
         """Draw ``B = batch_size / K`` transitions of every task, independently and with replacement.
 
         :param batch_size: transitions over all tasks
-        :param tasks: tasks to draw, boolean ``[K]`` on the host, or the task of each group ``[G]``; None for all K, in
-            order. B stays as it is
+        :param selection: the tasks to draw, None for all; B stays as it is
         :raises ConfigurationError: if it is not a multiple of K, or if a task has no transition yet
         """
         samples = samples_per_task(batch_size, self.num_tasks)
         if self.size() == 0:
             raise ConfigurationError(f"Task {int(self.filled.argmin())} has no transition to sample: store some first.")
         filled, first_row = torch.from_numpy(self.filled)[:, None], self._first_row
-        if tasks is not None:
-            filled, first_row = filled[tasks], first_row[tasks]
+        if selection is not None and not selection.is_whole:
+            filled, first_row = filled[selection.task], first_row[selection.task]
         uniform = torch.rand(len(filled), samples, generator=self.generator, dtype=torch.float64)
         slots = (uniform * filled).long()
         index = (slots + first_row).view(-1).to(self.device, non_blocking=True)

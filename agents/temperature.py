@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from agents.balancing.guard import UpdateGuard
 from agents.errors import ConfigurationError, unknown_name
+from agents.selection import Selection
 
 TEMPERATURES = ("per_task", "shared")
 
@@ -48,37 +49,36 @@ class Temperature(nn.Module):
         """Temperature losses ``[K]`` of the mean log-probability of each task's actions ``[K]``."""
         return -self.log_alpha.expand(self.num_tasks) * (log_probabilities.detach() + self.target_entropy)
 
-    def descend(
+    def step(
         self,
         optimizer: torch.optim.Optimizer,
         log_probabilities: Tensor,
+        selection: Selection,
         guard: UpdateGuard,
-        group: Tensor | None = None,
     ) -> Tensor:
         """One step of the temperatures, each task's own or the shared one for the mean task; returns losses ``[K]``.
 
         :param log_probabilities: ``[K]``
+        :param selection: the active tasks; the temperatures of the others stay, and their losses are NaN
         :param guard: of the update that this step belongs to
-        :param group: tasks at work, boolean ``[K]``, None for all. The temperatures of the others stay as they are, and
-            their losses are NaN
         """
-        if group is None:
+        if selection.is_whole:
             losses = self.losses(log_probabilities)
-            self._step(optimizer, losses, self.num_tasks, guard)
+            self._descend(optimizer, losses, selection.size, guard)
             return losses.detach()
-        at_work = group.to(log_probabilities.device)
-        losses = self.losses(torch.where(at_work, log_probabilities, -self.target_entropy))  # at rest: no change wanted
+        active = selection.active.to(log_probabilities.device)
+        losses = self.losses(torch.where(active, log_probabilities, -self.target_entropy))  # idle: no change wanted
         before = self._state(optimizer) if len(self.log_alpha) > 1 else []
-        self._step(optimizer, losses, int(group.sum()), guard)
+        self._descend(optimizer, losses, selection.size, guard)
         for values, kept in before:
-            values.copy_(torch.where(at_work, values, kept))
-        return torch.where(at_work, losses.detach(), float("nan"))
+            values.copy_(torch.where(active, values, kept))
+        return torch.where(active, losses.detach(), float("nan"))
 
-    def _step(self, optimizer: torch.optim.Optimizer, losses: Tensor, num_tasks: int, guard: UpdateGuard) -> None:
+    def _descend(self, optimizer: torch.optim.Optimizer, losses: Tensor, num_tasks: int, guard: UpdateGuard) -> None:
         if self.learned and guard.passes("temperature loss", losses.detach()):
             optimizer.zero_grad()
             (losses.sum() / num_tasks if len(self.log_alpha) == 1 else losses.sum()).backward()
-            guard.step_unless_stopped(optimizer)
+            optimizer.step()
 
     def _state(self, optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, Tensor]]:
         """What a step changes of every task, with a copy of it as it is."""

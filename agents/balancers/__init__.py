@@ -24,21 +24,22 @@ from agents.balancers import (  # noqa: F401  importing a file registers its met
     uncertainty,
     upgrad,
 )
-from agents.balancing.balancer import (
-    Balancer,
-    BalancerError,
-    BalancerRecord,
-    Tasks,
-    list_balancers,
-    make_balancer,
-    register_balancer,
-)
+from agents.balancing.balancer import Balancer, BalancerError, Direction, Needs, Scheduler, Weighting
+from agents.balancing.gramian import GramianWeighting
+from agents.balancing.registry import BalancerRecord, list_balancers, make_balancer, register_balancer
+from agents.balancing.tasks import GivenTasks, Tasks
 
 __all__ = [
     "Balancer",
     "BalancerError",
     "BalancerRecord",
+    "Direction",
+    "GivenTasks",
+    "GramianWeighting",
+    "Needs",
+    "Scheduler",
     "Tasks",
+    "Weighting",
     "list_balancers",
     "make_balancer",
     "register_balancer",

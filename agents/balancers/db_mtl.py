@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.balancer import Direction, Needs
 from agents.balancing.gradient_memory import GradientMemory, gradient_norms, only_gradient
 from agents.balancing.options import require_not_negative
+from agents.balancing.registry import register_balancer
+from agents.balancing.tasks import Tasks
 from agents.errors import ConfigurationError
 
 EPSILON = 1e-8
@@ -18,7 +20,7 @@ EPSILON = 1e-8
     paper="arXiv 2308.12029",
     summary="smoothed gradients of log losses, all stretched to the longest",
 )
-class DualBalancing(Balancer):
+class DualBalancing(Direction):
     """``b_k = g + (beta / t^beta_sigma) (b_k - g)``, ``g = grad log l_k``; ``d = mean_k max_j ||b_j|| b_k / ||b_k||``.
 
     Lin et al. 2023, equations 1 to 3 and algorithm 1; the paper's sum is K times our mean. Not a weighting of the
@@ -30,10 +32,7 @@ class DualBalancing(Balancer):
     :param beta_sigma: how fast that memory shortens
     """
 
-    composes_direction = True
-    uses_gradients = True
-    needs_positive_losses = True
-    any_tasks = True
+    needs = Needs.GRADIENTS | Needs.POSITIVE_LOSSES
 
     def __init__(
         self, num_tasks: int, beta: float = 0.9, beta_sigma: float = 0.0, generator: torch.Generator | None = None
@@ -46,12 +45,12 @@ class DualBalancing(Balancer):
         self.memory = GradientMemory(num_tasks)
 
     def direction(self, tasks: Tasks) -> Tensor:
+        gradient_norms(self, tasks)
         self.memory.clocks += 1
-        norms = gradient_norms(self, tasks)
         if self.num_tasks == 1:
             return only_gradient(tasks)
         share = 1 - self.beta / self.memory.clocks**self.beta_sigma
-        smooth = self.memory.blend(tasks, norms, share, 1 / (tasks.losses + EPSILON))  # of the log losses
+        smooth = self.memory.blend(tasks, share, 1 / (tasks.losses + EPSILON))  # of the log losses
         lengths = smooth.norm(dim=-1)
         stretch = lengths.amax(-1, keepdim=True) / torch.where(lengths > 0, lengths, torch.ones_like(lengths))
         self._weights = stretch / (tasks.losses + EPSILON)

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.balancer import Needs, Weighting
 from agents.balancing.options import require_positive, require_whole
+from agents.balancing.registry import register_balancer
+from agents.balancing.tasks import Tasks
 
 
 @register_balancer(
@@ -14,7 +16,7 @@ from agents.balancing.options import require_positive, require_whole
     paper="arXiv 1803.10704",
     summary="softmax of how fast each loss has fallen between two windows",
 )
-class DynamicWeightAverage(Balancer):
+class DynamicWeightAverage(Weighting):
     """``weights = K softmax(r / T)``, r = mean loss of a window / of the one before (Liu et al. 2019, eq. 7).
 
     The paper's windows are epochs; ours are consecutive runs of updates. The paper's weights sum to K as ours do, and
@@ -26,7 +28,7 @@ class DynamicWeightAverage(Balancer):
     :param temperature: T; higher is closer to equal weights
     """
 
-    needs_positive_losses = True
+    needs = Needs.POSITIVE_LOSSES
     history: Tensor
     seen: Tensor
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import register_balancer
 from agents.balancing.gramian import GramianWeighting
 from agents.balancing.options import require_positive
+from agents.balancing.registry import register_balancer
 from agents.balancing.solvers import power_balance
 
 

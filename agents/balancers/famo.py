@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.balancer import Needs, Weighting
 from agents.balancing.buffer_adam import BufferAdam
 from agents.balancing.options import require_not_negative, require_positive
+from agents.balancing.registry import register_balancer
+from agents.balancing.tasks import Tasks
 from agents.errors import ConfigurationError
 
 EPSILON = 1e-8
@@ -20,7 +22,7 @@ EPSILON = 1e-8
     paper="arXiv 2306.03792",
     summary="equal relative improvement of all tasks, from a second look at the losses",
 )
-class FAMO(Balancer):
+class FAMO(Weighting):
     """Improve all log losses at the same rate (Liu et al. 2023, algorithm 1).
 
     ``z = softmax(xi)``, ``weights_k = K c z_k / l_k`` with ``c = 1 / sum_k (z_k / l_k)``; after the step, Adam moves xi
@@ -35,8 +37,7 @@ class FAMO(Balancer):
     :param min_losses: known lower bounds ``[K]`` of the losses; zero if not given
     """
 
-    wants_after = True
-    needs_positive_losses = True
+    needs = Needs.POSITIVE_LOSSES | Needs.SECOND_LOOK
     logits: Tensor
     lowest: Tensor
     log_before: Tensor
@@ -61,7 +62,7 @@ class FAMO(Balancer):
         self.adam = BufferAdam(num_tasks, lr, weight_decay=gamma)
 
     def check(self, tasks: Tasks) -> None:
-        self.refuse_unusable(tasks.losses - self.lowest, getattr(tasks, "task_names", ()))
+        self.refuse_unusable(tasks.losses - self.lowest, tasks)
 
     def forward(self, tasks: Tasks) -> Tensor:
         self.log_before = (tasks.losses - self.lowest + EPSILON).log()

@@ -8,84 +8,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.allocation import ACTS_ON, Allocation
+from agents.balancing.balancer import Balancer, Weighting
+from agents.balancing.registry import register_balancer
+from agents.balancing.tasks import Progress, Tasks
 from agents.errors import ConfigurationError, unknown_name
 
-ACTS_ON = ("loss", "sampling")
 
+class GivenWeights(Weighting):
+    """Weights that do not depend on the losses. A subclass says in `shares` what they are.
 
-def draw_counts(weights: Tensor, generator: torch.Generator) -> Tensor:
-    """How many of K groups of samples each task gets, whole numbers ``[K]`` of sum K and expectation `weights`.
-
-    Systematic sampling: one uniform number places K equidistant points on the line of the weights, so that every count
-    is its weight rounded up or down.
-
-    :param weights: ``[K]`` of sum K, on the host
-    """
-    ends = weights.double().cumsum(0)
-    ends = ends * (len(weights) / ends[-1])
-    offset = torch.rand((), generator=generator, dtype=torch.float64)
-    points = (ends - offset).ceil().clamp(0, len(weights))  # points below each end: those at 0 + u, 1 + u, ...
-    points[-1] = len(weights)
-    return points.diff(prepend=points.new_zeros(1)).long()
-
-
-class GivenWeights(Balancer):
-    """Weights that do not depend on the losses. A subclass says in `given` what they are.
-
-    With ``weights_on='loss'`` they multiply the losses. With ``weights_on='sampling'`` every update has K groups of
-    B samples, and the tasks get them in proportion to their weights: an update of one task's samples alone, or without
-    a task, is possible. Both directions are equal in expectation; sampling has the larger variance, and spends no
-    computation on tasks of small weight. A task without samples in an update keeps its temperature.
+    With ``weights_on='loss'`` they multiply the losses; with ``weights_on='sampling'`` they are the shares of an
+    `Allocation`. Both directions are equal in expectation; sampling has the larger variance, and spends no computation
+    on tasks of small weight.
     """
 
     def __init__(self, num_tasks: int, weights_on: str, generator: torch.Generator | None = None) -> None:
         super().__init__(num_tasks, generator)
         if weights_on not in ACTS_ON:
             raise unknown_name("weights_on", weights_on, ACTS_ON)
-        sampling = weights_on == "sampling"
-        self.schedules = self.stands_last = self.repeats_tasks = sampling  # type: ignore[misc]
-        self._counts = torch.ones(num_tasks, dtype=torch.long)  # of this update, on the host
-        self._leader: tuple[GivenWeights, ...] = ()  # in a tuple, so that it is no submodule
+        self.weights_on = weights_on
 
-    def given(self, progress: Any) -> Tensor:
+    def shares(self, budget_used: float) -> Tensor:
         """The weights ``[K]`` at this moment, of sum K.
 
-        :param progress: tells ``budget_used``; None at the beginning
+        :param budget_used: share of the training budget
         """
         raise NotImplementedError
 
-    def next_tasks(self, progress: Any = None) -> Tensor | None:
-        if not self.repeats_tasks:
-            return None
-        self._counts = draw_counts(self.given(progress).cpu(), self.generator)
-        return None if self.group is None else torch.arange(self.num_tasks).repeat_interleave(self._counts)
-
-    @property
-    def group(self) -> Tensor | None:
-        at_work = self._counts > 0  # K groups for K tasks: each has one, or some have none
-        return None if bool(at_work.all()) else at_work
-
-    def within_group(self) -> Balancer:
-        return self if self.repeats_tasks else super().within_group()
-
-    def follow(self, leader: Balancer) -> None:
-        assert isinstance(leader, GivenWeights)
-        self._leader = (leader,)
-
-    def check(self, tasks: Tasks) -> None:
-        at_work = self._decider.group
-        losses = tasks.losses if at_work is None else tasks.losses.where(at_work.to(tasks.losses.device), 0.0)
-        self.refuse_unusable(losses, getattr(tasks, "task_names", ()))
-
-    @property
-    def _decider(self) -> "GivenWeights":
-        return self._leader[0] if self._leader else self
+    def shares_now(self, progress: Progress | None) -> Tensor:
+        """What an `Allocation` samples by: the weights before an update, on the host."""
+        return self.shares(0.0 if progress is None else progress.budget_used).cpu()
 
     def forward(self, tasks: Tasks) -> Tensor:
-        if self.repeats_tasks:
-            return self._decider._counts.to(tasks.losses)
-        return self.given(getattr(tasks, "progress", None)).to(tasks.losses)
+        return self.shares(tasks.context.budget_used).to(tasks.losses)
+
+    def as_it_acts(self) -> Balancer:
+        return Allocation(self) if self.weights_on == "sampling" else self
 
 
 @register_balancer(
@@ -115,7 +74,7 @@ class Static(GivenWeights):
         state_dict.pop(prefix + "fixed", None)  # files of earlier versions hold it
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def given(self, progress: Any) -> Tensor:
+    def shares(self, budget_used: float) -> Tensor:
         return self.fixed
 
 
@@ -161,11 +120,11 @@ class Schedule(GivenWeights):
             raise ConfigurationError(
                 f"schedule needs weights for each of its {len(self.times)} times, found {len(weights)} rows of them."
             )
-        # A setting, not a state: whoever goes on with another schedule means the other one.
+        # A setting, not a state: whoever resumes with another schedule means the other one.
         self.register_buffer("table", on_scale("schedule", weights, num_tasks), persistent=False)
 
-    def given(self, progress: Any) -> Tensor:
-        return self.table[bisect_right(self.times, getattr(progress, "budget_used", 0.0)) - 1]
+    def shares(self, budget_used: float) -> Tensor:
+        return self.table[bisect_right(self.times, budget_used) - 1]
 
 
 def on_scale(name: str, weights: Sequence[Sequence[float]], num_tasks: int) -> Tensor:

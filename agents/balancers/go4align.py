@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.balancer import Needs, Weighting
 from agents.balancing.options import require_positive, require_whole
+from agents.balancing.registry import register_balancer
+from agents.balancing.tasks import Tasks
 
 
 @register_balancer(
@@ -14,7 +16,7 @@ from agents.balancing.options import require_positive, require_whole
     paper="arXiv 2404.06486",
     summary="scale-free weights with a risk memory, averaged within groups of tasks",
 )
-class Go4Align(Balancer):
+class Go4Align(Weighting):
     """``w_k = (sum_j l_j / l_k) p_k``, averaged in groups of tasks; ``p_k <- p_k exp(-step l_k)`` (Shen et al. 2024).
 
     p is normalised after every update. Groups are the clusters of k-means on w. With equal losses all weights are one;
@@ -26,7 +28,7 @@ class Go4Align(Balancer):
     :param robust_step_size: how fast p forgets tasks of large loss
     """
 
-    needs_positive_losses = True
+    needs = Needs.POSITIVE_LOSSES
     log_risks: Tensor
 
     def __init__(

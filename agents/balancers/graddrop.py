@@ -4,8 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import Balancer, Tasks, gradient_blocks, register_balancer
+from agents.balancing.balancer import Direction
 from agents.balancing.gradient_memory import gradient_norms
+from agents.balancing.registry import register_balancer
+from agents.balancing.tasks import Tasks
 from agents.errors import ConfigurationError
 
 PIECE = 2**15  # coordinates at a time: few enough for a processor's cache, enough for its threads
@@ -18,7 +20,7 @@ PIECE = 2**15  # coordinates at a time: few enough for a processor's cache, enou
     paper="arXiv 2010.06808",
     summary="keeps the positive or the negative entries of every coordinate, drawn by sign purity",
 )
-class GradDrop(Balancer):
+class GradDrop(Direction):
     """Per coordinate ``P = (1 + sum_k g_k / sum_k |g_k|) / 2`` and ``U ~ U(0, 1)``: keep the positive entries if
     ``P > U``, else the negative ones (Chen et al. 2020, equation 1 and algorithm 1).
 
@@ -30,10 +32,6 @@ class GradDrop(Balancer):
     :param leak: part of every gradient that always passes
     """
 
-    composes_direction = True
-    uses_gradients = True
-    any_tasks = True
-
     def __init__(self, num_tasks: int, leak: float = 0.0, generator: torch.Generator | None = None) -> None:
         super().__init__(num_tasks, generator)
         if not 0 <= leak <= 1:
@@ -43,7 +41,7 @@ class GradDrop(Balancer):
     def direction(self, tasks: Tasks) -> Tensor:
         self._weights = torch.ones_like(tasks.losses)
         odds = Uniform(self.generator, tasks.losses.device)
-        parts = (part for _, rows in gradient_blocks(tasks) for part in rows.split(PIECE, dim=-1))
+        parts = (part for _, rows in tasks.blocks() for part in rows.split(PIECE, dim=-1))
         direction = torch.cat([self._combine(part, odds) for part in parts], dim=-1)
         if not bool(direction.sum().isfinite()):
             gradient_norms(self, tasks)  # says which task it is

@@ -5,12 +5,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import Tasks, register_balancer
+from agents.balancing.balancer import Needs
 from agents.balancing.buffer_adam import BufferAdam
 from agents.balancing.gramian import GramianWeighting
 from agents.balancing.options import require_not_negative, require_positive, require_whole
 from agents.balancing.reference_losses import ReferenceLosses
+from agents.balancing.registry import register_balancer
 from agents.balancing.solvers import diagonal
+from agents.balancing.tasks import Tasks
 
 
 @register_balancer(
@@ -36,7 +38,7 @@ class GradNorm(GramianWeighting):
     :param initial_updates: updates whose mean loss counts as the initial loss
     """
 
-    needs_positive_losses = True
+    needs = Needs.GRAMIAN | Needs.POSITIVE_LOSSES
     task_buffers: ClassVar[dict[str, int]] = {"learned": 1}
     learned: Tensor
 
@@ -58,9 +60,9 @@ class GradNorm(GramianWeighting):
         self.initial = ReferenceLosses(num_tasks, 0, initial_updates)
 
     def forward(self, tasks: Tasks) -> Tensor:
+        norms = diagonal(self.inspect(tasks)).sqrt().to(self.learned)
         weights = self.learned * (self.learned.shape[-1] / self.learned.sum(-1, keepdim=True))
         self.learned = weights.clone()
-        norms = diagonal(self.inspect(tasks)).sqrt().to(weights)
         self.initial.observe(tasks.losses)
         if bool(self.initial.ready.all()):
             self._learn(norms, tasks.losses.to(weights))

@@ -5,12 +5,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.balancer import Needs, Weighting
 from agents.balancing.buffer_adam import BufferAdam
-from agents.balancing.composition import WeightedTasks
 from agents.balancing.gramian import GramianWeighting, per_unit_gradient
 from agents.balancing.options import require_positive
+from agents.balancing.registry import register_balancer
 from agents.balancing.solvers import correlation, pseudo_solve
+from agents.balancing.tasks import Tasks
 
 
 @register_balancer(
@@ -20,7 +21,7 @@ from agents.balancing.solvers import correlation, pseudo_solve
     paper="openreview IMPnRXEWpvr",
     summary="learned scales that bring every loss to one",
 )
-class ImtlL(Balancer):
+class ImtlL(Weighting):
     """Minimise ``sum_k (exp(s_k) l_k - s_k)``, also over s (Liu et al. 2021, equation 7).
 
     Weights are ``exp(s_k)``, which drift towards ``1 / l_k``; the paper's sum over tasks is K times our mean.
@@ -30,7 +31,7 @@ class ImtlL(Balancer):
     :param lr: step size of s
     """
 
-    needs_positive_losses = True
+    needs = Needs.POSITIVE_LOSSES
     task_buffers: ClassVar[dict[str, int]] = {"scales": 1}
     scales: Tensor
 
@@ -88,7 +89,7 @@ class Imtl(ImtlG):
     :param lr: step size of the loss scales
     """
 
-    needs_positive_losses = True
+    needs = Needs.GRAMIAN | Needs.POSITIVE_LOSSES
 
     def __init__(self, num_tasks: int, lr: float = 0.025, generator: torch.Generator | None = None) -> None:
         super().__init__(num_tasks, generator)
@@ -96,4 +97,4 @@ class Imtl(ImtlG):
 
     def forward(self, tasks: Tasks) -> Tensor:
         scales = self.loss_part(tasks)
-        return scales * super().forward(WeightedTasks(tasks, scales))
+        return scales * super().forward(tasks.weighted(scales))

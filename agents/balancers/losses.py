@@ -3,14 +3,16 @@
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import Balancer, BalancerError, Tasks, register_balancer
+from agents.balancing.balancer import BalancerError, Needs, Weighting
+from agents.balancing.registry import register_balancer
+from agents.balancing.tasks import Tasks
 from agents.errors import unknown_name
 
 
 @register_balancer(
     "unitary", family="loss", cost="O(1)", paper="arXiv 2201.04122", summary="plain average of the task losses"
 )
-class Unitary(Balancer):
+class Unitary(Weighting):
     """``weights = 1``: minimise the mean of the task losses (Kurin et al. 2022, equation 1).
 
     The paper minimises the sum; under Adam the factor K does not matter.
@@ -23,7 +25,7 @@ class Unitary(Balancer):
 @register_balancer(
     "rlw", family="loss", cost="O(1)", paper="arXiv 2111.10603", summary="random weights, drawn anew at every update"
 )
-class RandomLossWeighting(Balancer):
+class RandomLossWeighting(Weighting):
     """Weights ``K * softmax(z), z ~ N(0, I)``, or ``K * Dirichlet(1)`` (Lin et al. 2022, section 3).
 
     The paper's weights sum to one; these sum to K.
@@ -54,14 +56,14 @@ class RandomLossWeighting(Balancer):
     paper="arXiv 2202.01017",
     summary="log losses: weights 1 / loss cancel the scale of every task",
 )
-class ScaleInvariant(Balancer):
+class ScaleInvariant(Weighting):
     """Minimise ``sum_k log l_k``: ``weights = 1 / l`` (baseline of Navon et al. 2022).
 
     The published direction (a sum) is K times ours. Multiplying a loss by a constant changes nothing.
     Differs from the authors' code: losses that are not positive are refused, so there is no epsilon.
     """
 
-    needs_positive_losses = True
+    needs = Needs.POSITIVE_LOSSES
 
     def forward(self, tasks: Tasks) -> Tensor:
         return 1 / tasks.losses
@@ -74,13 +76,13 @@ class ScaleInvariant(Balancer):
     paper="arXiv 1904.08492",
     summary="geometric mean of the losses",
 )
-class GeometricLoss(Balancer):
+class GeometricLoss(Weighting):
     """Minimise ``L = (prod_k l_k)^(1/K)``: ``weights = L / l`` (Chennupati et al. 2019).
 
     Exactly the paper's scale. The direction of `scale_invariant`, with a length that shrinks as any one loss vanishes.
     """
 
-    needs_positive_losses = True
+    needs = Needs.POSITIVE_LOSSES
 
     def forward(self, tasks: Tasks) -> Tensor:
         logs = tasks.losses.log()
@@ -94,7 +96,7 @@ class GeometricLoss(Balancer):
     paper="arXiv 2003.13661",
     summary="more weight to tasks whose entropy temperature has fallen",
 )
-class TemperatureWeights(Balancer):
+class TemperatureWeights(Weighting):
     """``weights = K softmax(-log alpha)`` of SAC's task temperatures (Yang et al. 2020).
 
     Exactly the paper's scale. A shared temperature gives equal weights.
@@ -102,7 +104,7 @@ class TemperatureWeights(Balancer):
     """
 
     def forward(self, tasks: Tasks) -> Tensor:
-        temperatures = getattr(tasks, "temperatures", None)
+        temperatures = tasks.context.temperatures
         if temperatures is None:
             raise BalancerError("temperature weighs tasks by their entropy temperatures, and this agent has none.")
         return self.num_tasks * (-temperatures.log()).softmax(-1).to(tasks.losses)

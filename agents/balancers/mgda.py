@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import register_balancer
 from agents.balancing.gramian import GramianWeighting, per_unit_gradient
+from agents.balancing.registry import register_balancer
 from agents.balancing.solvers import correlation, min_norm_point
 from agents.errors import unknown_name
 

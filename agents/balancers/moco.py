@@ -5,10 +5,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.balancer import Direction, Needs
 from agents.balancing.gradient_memory import GradientMemory, gradient_norms, only_gradient
 from agents.balancing.options import require_not_negative, require_positive
+from agents.balancing.registry import register_balancer
 from agents.balancing.solvers import project_on_simplex, times
+from agents.balancing.tasks import Tasks
 from agents.errors import ConfigurationError, unknown_name
 
 
@@ -19,7 +21,7 @@ from agents.errors import ConfigurationError, unknown_name
     paper="openreview dLAYGdKTi2",
     summary="min-norm weights, followed step by step on moving averages of the gradients",
 )
-class MoCo(Balancer):
+class MoCo(Direction):
     """``y_k += beta_t (g_k - y_k)``; ``w = Proj(w - gamma_t (Y Y^T + rho I) w)``; ``d = Y^T w`` (Fernando et al. 2023).
 
     Algorithm 1, with ``beta_t = beta / t^beta_sigma`` and ``gamma_t = gamma / t^gamma_sigma``, w on the simplex. The
@@ -38,9 +40,6 @@ class MoCo(Balancer):
     :param norm: ``loss`` or ``none``
     """
 
-    composes_direction = True
-    uses_gradients = True
-    any_tasks = True
     task_buffers: ClassVar[dict[str, int]] = {"shares": 1}
     shares: Tensor
 
@@ -65,17 +64,20 @@ class MoCo(Balancer):
         self.beta, self.beta_sigma = beta, beta_sigma
         self.gamma, self.gamma_sigma = gamma, gamma_sigma
         self.rho, self.norm = rho, norm
-        self.needs_positive_losses = norm == "loss"  # type: ignore[misc]
         self.memory = GradientMemory(num_tasks)
         self.register_buffer("shares", torch.full((num_tasks,), 1 / num_tasks))
 
+    @property
+    def needs(self) -> Needs:
+        return Needs.GRADIENTS | (Needs.POSITIVE_LOSSES if self.norm == "loss" else Needs.NOTHING)
+
     def direction(self, tasks: Tasks) -> Tensor:
-        self.memory.clocks += 1
         norms = gradient_norms(self, tasks)
+        self.memory.clocks += 1
         if self.num_tasks == 1:
             return only_gradient(tasks)
         scale = tasks.losses / torch.where(norms > 0, norms, torch.ones_like(norms)) if self.norm == "loss" else None
-        smooth = self.memory.blend(tasks, norms, self.beta / self.memory.clocks**self.beta_sigma, scale)
+        smooth = self.memory.blend(tasks, self.beta / self.memory.clocks**self.beta_sigma, scale)
         size = smooth.shape[-2]
         shares = _on_simplex(self.shares.to(smooth))
         slope = times(smooth @ smooth.mT, shares) + self.rho * shares

@@ -5,10 +5,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import Tasks, register_balancer
+from agents.balancing.balancer import Needs
 from agents.balancing.gramian import GramianWeighting
 from agents.balancing.options import require_not_negative, require_whole
+from agents.balancing.registry import register_balancer
 from agents.balancing.solvers import power_balance
+from agents.balancing.tasks import Tasks
+from agents.selection import Selection
 
 
 @register_balancer(
@@ -53,19 +56,16 @@ class NashMTL(GramianWeighting):
         self._left = torch.zeros(num_tasks, dtype=torch.int64)  # updates for which a task's weight still stands
         self._bargain = torch.zeros(num_tasks, dtype=torch.int64)  # number of the bargain that it comes from
 
-    def wants_gradients(self, present: Tensor | None = None) -> bool:
-        return not self._stands(self._parties(present))
+    def needs_now(self, selection: Selection) -> Needs:
+        return Needs.NOTHING if self._stands(selection.active) else self.needs
 
     def forward(self, tasks: Tasks) -> Tensor:
-        parties = self._parties(getattr(tasks, "active", None))
+        parties = tasks.selection.active
         if not self._stands(parties):
             self.kept = super().forward(tasks)
             self._agree(parties)
         self._left[parties] -= 1
         return self.kept.to(tasks.losses)
-
-    def _parties(self, present: Tensor | None) -> Tensor:
-        return torch.ones(self.num_tasks, dtype=torch.bool) if present is None else present
 
     def _stands(self, parties: Tensor) -> bool:
         """Whether the weights of these tasks, boolean ``[K]``, come from one bargain of just them and still stand."""

@@ -5,9 +5,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import register_balancer
 from agents.balancing.gramian import GramianWeighting
 from agents.balancing.options import require_positive
+from agents.balancing.registry import register_balancer
 from agents.balancing.solvers import diagonal
 from agents.errors import ConfigurationError
 

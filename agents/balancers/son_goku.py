@@ -1,18 +1,20 @@
 """SON-GOKU: groups of tasks that do not interfere take turns; any balancer works within the group."""
 
 import time
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from agents.balancers.losses import Unitary
-from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.balancer import Balanced, Balancer, Needs, Scheduler
 from agents.balancing.coloring import ThresholdSchedule, interference, over_pairs, schedule_groups
 from agents.balancing.gradient_memory import GradientMemory, gradient_norms
 from agents.balancing.options import require_whole
+from agents.balancing.registry import register_balancer
+from agents.balancing.tasks import Progress, Tasks, as_tasks
 from agents.balancing.within_group import WithinGroup
 from agents.errors import ConfigurationError
+from agents.selection import Selection
 
 # What a refresh found, over the pairs of tasks: the threshold has edges below `interference_max` only.
 FOUND = ("interference_median", "interference_90", "interference_max", "edge_share")
@@ -25,7 +27,7 @@ FOUND = ("interference_median", "interference_90", "interference_max", "edge_sha
     paper="arXiv 2509.16959",
     summary="groups of tasks that do not interfere take turns, with any balancer inside",
 )
-class SonGoku(Balancer):
+class SonGoku(Scheduler):
     """Tasks whose smoothed gradients conflict are never updated together (algorithm 1; an edge where ``-cos > tau``).
 
     At a refresh the gradient averages follow the current gradients, the interference graph is coloured, and its colour
@@ -53,8 +55,6 @@ class SonGoku(Balancer):
     :param f_min: turns of every task per cycle, where groups without conflict allow
     """
 
-    stands_last = True
-    schedules = True
     found: Tensor
 
     def __init__(
@@ -78,15 +78,10 @@ class SonGoku(Balancer):
         self.within = WithinGroup(Unitary(num_tasks) if inner is None else inner)
         self.refresh_every, self.beta, self.f_min = refresh_every, beta, f_min
         self.threshold = ThresholdSchedule(tau_initial, tau, warmup, anneal, schedule)
-        self.composes_direction = self.inner.composes_direction  # type: ignore[misc]
-        self.needs_positive_losses = self.inner.needs_positive_losses  # type: ignore[misc]
-        self.needs_jacobian = self.inner.needs_jacobian  # type: ignore[misc]
-        self.wants_after = self.inner.wants_after  # type: ignore[misc]
-        self.uses_gradients = True  # type: ignore[misc]
         self.memory = GradientMemory(num_tasks)
         self.groups = torch.ones(1, num_tasks, dtype=torch.bool)  # [M, K], on the host
         self.register_buffer("found", torch.zeros(len(FOUND)))  # by the latest refresh
-        self._group: Tensor | None = None
+        self._active = Selection.whole(num_tasks)  # in the latest update
         self._updates, self._slot, self._since, self._refreshes = 0, 0, 0, 0
         self._began, self._seconds = 0.0, 0.0  # clock of the refresh in progress, 0 if there is none; of the latest
 
@@ -96,50 +91,45 @@ class SonGoku(Balancer):
         return self.within.inner
 
     @property
-    def group(self) -> Tensor | None:
-        return self._group
+    def needs(self) -> Needs:
+        return self.inner.needs | Needs.GRADIENTS
 
-    def next_tasks(self, progress: Any = None) -> Tensor | None:
+    def needs_now(self, selection: Selection) -> Needs:
+        if self._refresh_due():
+            self._began = self._began or time.perf_counter()
+            return self.needs
+        return self.inner.needs_now(selection)
+
+    def next_selection(self, progress: Progress | None = None) -> Selection:
         self._began = 0.0  # it may run since an update that was stopped before its refresh
-        group = self.groups[self._slot]
-        return None if self._refresh_due() or bool(group.all()) else group
+        return Selection.whole(self.num_tasks) if self._refresh_due() else Selection.of(self.groups[self._slot])
 
+    def balance(self, tasks: Tasks) -> Balanced:
+        tasks = as_tasks(tasks)
+        self._active = self._next_group(tasks)
+        balanced = self.within.balance_group(tasks, self._active)
+        self._weights = balanced.weights
+        return balanced
+
+    def for_actor(self, own: Balancer) -> Balancer:
+        assert isinstance(own, SonGoku)
+        return self.within.for_actor(own.within)
+
+    @property
     def within_group(self) -> Balancer:
         return self.within
-
-    def wants_gradients(self, present: Tensor | None = None) -> bool:
-        if self._refresh_due():
-            self._began = self._began or time.perf_counter()  # asked more than once before the refresh
-            return True
-        return self.within.wants_gradients(present)
-
-    def check(self, tasks: Tasks) -> None:
-        """Nothing here: the method within refuses what it cannot take."""
-
-    def forward(self, tasks: Tasks) -> Tensor:
-        return self.within.weigh(tasks, self._next_group(tasks))
-
-    def direction(self, tasks: Tasks) -> Tensor:
-        direction = self.within.compose(tasks, self._next_group(tasks))
-        self._weights = self.within._weights
-        return direction
-
-    def follow(self, leader: Balancer) -> None:
-        assert isinstance(leader, SonGoku)
-        self.inner.follow(leader.inner)
 
     def observe(self, losses: Tensor) -> None:
         self.within.observe(losses)
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """Beside the weights and what the inner balancer reports: the groups, the share of the tasks at work, the
+        """Beside the weights and what the inner balancer reports: the groups, the share of active tasks, the
         threshold, and of the latest refresh the interference of the pairs of tasks (median, 90 % quantile, largest),
         the share of pairs that are edges, and its cost in seconds, from the gradients of all tasks to the new groups.
         """
-        share = 1.0 if self._group is None else float(self._group.double().mean())
         own = {
             "groups": len(self.groups),
-            "share_at_work": share,
+            "share_at_work": self._active.size / self.num_tasks,
             "threshold": self.threshold(self._updates),
             "refreshes": self._refreshes,
             "refresh_seconds": self._seconds,
@@ -156,20 +146,20 @@ class SonGoku(Balancer):
         due = self._slot == 0 and self._since >= self.refresh_every
         return due and self.threshold(self._updates) < 1
 
-    def _next_group(self, tasks: Tasks) -> Tensor | None:
-        """The tasks of this update, boolean ``[K]``, None for all; refreshes the groups where that is due."""
+    def _next_group(self, tasks: Tasks) -> Selection:
+        """The tasks of this update; refreshes the groups where that is due."""
         if self._refresh_due():
             self._refresh(tasks)
         group = self.groups[self._slot]
-        self._group = None if bool(group.all()) else group
         self._slot = (self._slot + 1) % len(self.groups)
         self._since += 1
         self._updates += 1
-        return self._group
+        return Selection.of(group)
 
     def _refresh(self, tasks: Tasks) -> None:
         began = self._began or time.perf_counter()
-        smooth = self.memory.blend(tasks, gradient_norms(self, tasks), 1 - self.beta)
+        gradient_norms(self, tasks)
+        smooth = self.memory.blend(tasks, 1 - self.beta)
         gramian = (smooth @ smooth.mT).to("cpu").to(torch.float64)
         threshold = self.threshold(self._updates)
         self.groups = schedule_groups(gramian, threshold, self.f_min)

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.balancer import Needs, Weighting
 from agents.balancing.options import require_positive, require_whole
 from agents.balancing.reference_losses import ReferenceLosses
+from agents.balancing.registry import register_balancer
+from agents.balancing.tasks import Tasks
 
 
 @register_balancer(
@@ -15,7 +17,7 @@ from agents.balancing.reference_losses import ReferenceLosses
     paper="arXiv 2402.19078",
     summary="smooth maximum of the log losses relative to their early values",
 )
-class SmoothTchebycheff(Balancer):
+class SmoothTchebycheff(Weighting):
     """Minimise ``K mu log sum_k (l_k / nadir_k)^(1/mu)`` (Lin et al. 2024, as its multitask code has it).
 
     ``weights_k = K softmax(log(l / nadir) / mu)_k / l_k``; ``1 / l_k`` until the nadir is known. The published
@@ -28,7 +30,7 @@ class SmoothTchebycheff(Balancer):
     :param nadir_window: updates over which the nadir is averaged
     """
 
-    needs_positive_losses = True
+    needs = Needs.POSITIVE_LOSSES
 
     def __init__(
         self,

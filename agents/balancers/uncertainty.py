@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.balancer import Needs, Weighting
 from agents.balancing.buffer_adam import BufferAdam
 from agents.balancing.options import require_positive
+from agents.balancing.registry import register_balancer
+from agents.balancing.tasks import Tasks
 
 
 @register_balancer(
@@ -15,7 +17,7 @@ from agents.balancing.options import require_positive
     paper="arXiv 1705.07115",
     summary="learned inverse variances: each weight drifts towards 1 / loss",
 )
-class Uncertainty(Balancer):
+class Uncertainty(Weighting):
     """Minimise ``sum_k (exp(-s_k) l_k + s_k) / 2``, also over ``s_k = log sigma_k^2`` (Kendall et al. 2018).
 
     Stationary at ``exp(-s_k) = 1 / l_k``: a smoothed `scale_invariant`. The paper's direction is K/2 times ours.
@@ -26,7 +28,7 @@ class Uncertainty(Balancer):
     :param lr: step size of s
     """
 
-    needs_positive_losses = True
+    needs = Needs.POSITIVE_LOSSES
     log_variances: Tensor
 
     def __init__(self, num_tasks: int, lr: float = 0.01, generator: torch.Generator | None = None) -> None:

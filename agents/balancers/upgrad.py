@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import register_balancer
 from agents.balancing.gramian import GramianWeighting
+from agents.balancing.registry import register_balancer
 from agents.balancing.solvers import project_on_dual_cone
 
 

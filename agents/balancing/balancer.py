@@ -1,19 +1,20 @@
-"""What a balancer is: task losses in, task weights out; the registry; and composition by name.
+"""What a balancer is: K task losses in, one update out. Its kinds are types, and what it needs is one object.
 
 Scale ("mean of tasks"): the update direction is ``d = (1/K) sum_k weights[k] g_k``; unitary scalarization returns ones.
 """
 
-import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from enum import Flag, auto
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from agents.balancing.late_verdict import LateVerdict
-from agents.errors import ConfigurationError, nearest, unknown_name
+from agents.balancing.tasks import Progress, Tasks, as_tasks
+from agents.errors import ConfigurationError
+from agents.selection import Selection
 
 
 class BalancerError(RuntimeError):
@@ -24,54 +25,62 @@ class NonFiniteError(BalancerError):
     """A loss or gradient that is not finite: no method can take it, and another batch may well be in order."""
 
 
-class Tasks(Protocol):
-    """What a balancer sees of an update; gradients are computed only when touched.
+class Needs(Flag):
+    """What a method needs of an update; combined with ``|``."""
 
-    `TaskObjective` is one; in a test a ``SimpleNamespace`` will do. An agent that keeps its gradients layer by layer
-    has no `jacobian`: `gradient_blocks` goes through the task gradients of any.
+    NOTHING = 0
+    GRAMIAN = auto()  # inner products of the task gradients
+    GRADIENTS = auto()  # the task gradients, block by block
+    JACOBIAN = auto()  # the task gradients as one matrix, which is not there if they are kept layer by layer
+    SECOND_LOOK = auto()  # `observe`: the losses on the same batch after the step
+    POSITIVE_LOSSES = auto()  # takes logarithms or ratios: not for actor losses, which may be negative
+    TASK_GRADIENTS = GRAMIAN | GRADIENTS | JACOBIAN
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """One balanced update.
+
+    :param weights: ``[K]``: the direction is ``(1/K) sum_k weights[k] g_k`` unless there is another
+    :param selection: the tasks that the update is for; a scheduler may have chosen them only now
+    :param direction: ``[P]`` of a method that is no weighting of the task gradients
     """
 
-    @property
-    def losses(self) -> Tensor: ...  # [K], detached
-    @property
-    def gramian(self) -> Tensor: ...  # [K, K]
-    @property
-    def jacobian(self) -> Tensor: ...  # [K, P]
+    weights: Tensor
+    selection: Selection
+    direction: Tensor | None = None
 
 
-def gradient_blocks(tasks: Tasks) -> Iterator[tuple[slice, Tensor]]:
-    """The Jacobian column block by column block: columns and ``[K, M]`` numbers, read-only, void with the next block.
-
-    :param tasks: with ``blocks()``, or with a `jacobian` that is taken as one block
-    """
-    if hasattr(tasks, "blocks"):
-        yield from tasks.blocks()
-    else:
-        yield slice(None), tasks.jacobian.detach()
+# What earlier versions said by class attributes: in silence, a method that still does would not get what it asks for.
+_REPLACED = {
+    "wants_after": "needs = Needs.SECOND_LOOK",
+    "uses_gradients": "needs = Needs.GRAMIAN, or Needs.GRADIENTS",
+    "needs_jacobian": "needs = Needs.JACOBIAN",
+    "needs_positive_losses": "needs = Needs.POSITIVE_LOSSES",
+    "composes_direction": "the base class Direction",
+    "schedules": "the base class Scheduler",
+    "acts_on_host": "nothing: losses are finite when a balancer sees them",
+}
 
 
 class Balancer(nn.Module):
     """Turns K tasks into one update. State lives in buffers, so it is saved, restored and moved like any module.
 
-    A subclass implements `forward`; it never reaches into the agent. Randomness comes from `generator` only.
+    A method is a `Weighting`, a `Direction` or a `Scheduler`; it never reaches into the agent. It sees finite losses
+    only, so nothing that it remembers is ever undone. Randomness comes from `generator` only.
 
     :param num_tasks: K
     :param generator: source of the method's random numbers, on the CPU
     """
 
-    wants_after: ClassVar[bool] = False  # call `observe` with the losses on the same batch after the step
-    composes_direction: ClassVar[bool] = False  # `direction` replaces the weighted sum (GradDrop, MoCo, ...)
-    uses_gradients: ClassVar[bool] = False  # touches `gramian` or `jacobian` at every update
-    acts_on_host: ClassVar[bool] = (
-        False  # an update changes more than tensors: it must not begin before its losses are known good
-    )
-    needs_jacobian: ClassVar[bool] = False  # touches `jacobian` as a whole, which is not there if kept layer by layer
-    any_tasks: ClassVar[bool] = False  # balances any subset of the tasks by their gradients: a scheduler can hold it
+    _weights: Tensor
     task_buffers: ClassVar[Mapping[str, int]] = {}  # buffers whose first so many dimensions count tasks
-    stands_last: ClassVar[bool] = False  # leaves tasks out, so that no gradient method can follow it
-    schedules: ClassVar[bool] = False  # picks the tasks of every update: `next_tasks` before it, `group` during it
-    repeats_tasks: ClassVar[bool] = False  # gives a task several groups of a batch: nobody can ask for task gradients
-    needs_positive_losses: ClassVar[bool] = False  # cannot balance actor losses, which may be negative
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for old, new in _REPLACED.items():
+            if old in vars(cls):
+                raise ConfigurationError(f"{cls.__name__} sets {old}, which is now said by {new}.")
 
     def __init__(self, num_tasks: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -80,66 +89,54 @@ class Balancer(nn.Module):
         self.num_tasks = num_tasks
         self.generator = generator or torch.Generator().manual_seed(0)
         self.register_buffer("_weights", torch.ones(num_tasks), persistent=False)
-        self._late_verdict = LateVerdict()
         self.register_forward_pre_hook(_check_first)
 
-    def forward(self, tasks: Tasks) -> Tensor:
-        """Task weights ``[K]``.
+    @property
+    def needs(self) -> Needs:
+        """What the method needs of its updates."""
+        return Needs.NOTHING
 
-        :param tasks: losses and, on touch, gradients of this update
+    def needs_now(self, selection: Selection) -> Needs:
+        """What the coming update needs, for methods that touch gradients at some updates only.
+
+        :param selection: the tasks of the update
+        """
+        return self.needs
+
+    def next_selection(self, progress: Progress | None = None) -> Selection:
+        """The tasks whose samples the coming update needs: all of them, but for schedulers.
+
+        :param progress: what is known beyond the losses
+        """
+        return Selection.whole(self.num_tasks)
+
+    def balance(self, tasks: Tasks) -> Balanced:
+        """Turn the tasks of one update into weights or a direction.
+
         :raises BalancerError: for a loss that the method cannot take
         """
         raise NotImplementedError
 
-    def direction(self, tasks: Tasks) -> Tensor:
-        """Update direction ``[P]`` of the methods that are no weighting of the task gradients."""
-        raise NotImplementedError
+    def forward(self, tasks: Tasks) -> Tensor:
+        """Task weights ``[K]``: what an author of a `Weighting` writes.
 
-    def wants_gradients(self, present: Tensor | None = None) -> bool:
-        """Whether the coming update touches gradients, for methods that do so at some updates only.
-
-        :param present: the tasks of the update, boolean ``[K]`` on the host; None for all
+        :param tasks: losses and, on touch, gradients of this update
         """
-        return self.uses_gradients
-
-    def next_tasks(self, progress: Any = None) -> Tensor | None:
-        """Tasks whose samples the coming update needs, on the host; None for all. Schedulers say.
-
-        :param progress: what is known beyond the losses, as ``tasks.progress`` has it during an update
-        :return: boolean ``[K]``, or the task of each of K groups of samples, where ``repeats_tasks``
-        """
-        return None
-
-    @property
-    def group(self) -> Tensor | None:
-        """Tasks of the update in progress, boolean ``[K]`` on the host; None for all. Known after the weights."""
-        return None
-
-    def within_group(self) -> "Balancer":
-        """This method as it works on the tasks that another balancer picks, which ``tasks.present`` tells."""
-        from agents.balancing.within_group import WithinGroup
-
-        return WithinGroup(self)
+        return self.balance(tasks).weights
 
     def observe(self, losses: Tensor) -> None:
-        """Losses ``[K]`` on the same batch after the step; called only if `wants_after`."""
+        """Losses ``[K]`` on the same batch after the step; called only where `needs` has ``SECOND_LOOK``."""
 
-    def follow(self, leader: "Balancer") -> None:
-        """Be the actor's side of a method that decides once for critic and actor; most decide for each, and do nothing.
+    def for_actor(self, own: "Balancer") -> "Balancer":
+        """The actor's side where critic and actor have the same method, and this one is the critic's.
 
-        :param leader: the balancer of the critic, made by the same name with the same options
+        :param own: another one, made in the same way; a method that decides once for both returns something else
         """
+        return own
 
-    def backward(self, objective: Any) -> None:
-        """Set the gradients of an objective's parameters as this method wants them."""
-        if self.wants_gradients(getattr(objective, "present", None)):
-            objective.take_gradients()  # one pass for gradients and losses, before the losses alone are asked for
-        if self.composes_direction:
-            self.check(objective)
-            objective.backward_direction(self.direction(objective))
-            return
-        self._weights = self(objective).detach()
-        objective.backward(self._weights)
+    def as_it_acts(self) -> "Balancer":
+        """What the registry hands out for this method: itself, or a scheduler that samples by its weights."""
+        return self
 
     def diagnostics(self) -> dict[str, Tensor]:
         """What the method did at its last update, as tensors: ``weights [K]`` and their relative entropy in [0, 1]."""
@@ -151,130 +148,91 @@ class Balancer(nn.Module):
     def check(self, tasks: Tasks) -> None:
         """Refuse losses that this method cannot take; runs by itself before every `forward`.
 
-        :raises BalancerError: for a loss that is not finite, or not positive where `needs_positive_losses`
+        :raises BalancerError: for a loss that is not finite, or not positive where `needs` has ``POSITIVE_LOSSES``
         """
-        self.refuse_unusable(tasks.losses, getattr(tasks, "task_names", ()))
+        self.refuse_unusable(tasks.losses, tasks)
 
-    def refuse_unusable(self, losses: Tensor, task_names: Sequence[str] = ()) -> None:
-        """Raise for the first of ``losses [K]`` that is not finite, or not positive where `needs_positive_losses`."""
-        if self.needs_positive_losses:
-            self.refuse(~((losses > 0) & losses.isfinite()), losses, "needs positive, finite losses", task_names)
+    def refuse_unusable(self, losses: Tensor, tasks: Tasks | None = None) -> None:
+        """Raise for the first of ``losses [K]`` that is not finite, or not positive where that is needed.
+
+        :param tasks: tell the names
+        """
+        if Needs.POSITIVE_LOSSES in self.needs:
+            self.refuse(~((losses > 0) & losses.isfinite()), losses, "needs positive, finite losses", tasks)
         else:
-            self.refuse(~losses.isfinite(), losses, "needs finite losses", task_names)
+            self.refuse(~losses.isfinite(), losses, "needs finite losses", tasks)
 
-    def refuse(self, bad: Tensor, values: Tensor, reason: str, task_names: Sequence[str] = ()) -> None:
-        """Raise for the first task marked in ``bad [K]``; on an accelerator, at a later call, so that nothing waits.
+    def refuse_gradients(self, norms: Tensor, tasks: Tasks) -> None:
+        """:raises BalancerError: for the first task whose gradient norm in ``[K]`` is not finite"""
+        self.refuse(~norms.isfinite(), norms, "needs finite gradients", tasks)
+
+    def refuse(self, bad: Tensor, values: Tensor, reason: str, tasks: Tasks | None = None) -> None:
+        """Raise for the first task marked in ``bad [K]``.
 
         :raises BalancerError: naming the task, the value and the reason
         """
-        verdict = self._late_verdict.exchange(bad, values)
-        if verdict is not None and bool(verdict[0].any()):
-            first = int(verdict[0].flatten().int().argmax())
-            task = first % self.num_tasks
-            name = task_names[task] if task_names else f"task {task}"
-            value = verdict[1].flatten()[first].item()
-            error = BalancerError if math.isfinite(value) else NonFiniteError
-            raise error(f"{type(self).__name__} {reason}: {name} has {value:g}.")
+        if not bool(bad.any()):
+            return
+        first = int(bad.flatten().int().argmax())
+        task = first % bad.shape[-1]
+        name = f"task {task}" if tasks is None else tasks.task_name(task)
+        value = values.flatten()[first].item()
+        error = BalancerError if math.isfinite(value) else NonFiniteError
+        raise error(f"{type(self).__name__} {reason}: {name} has {value:g}.")
 
 
-def _check_first(balancer: nn.Module, inputs: tuple[Any, ...]) -> None:
+def _check_first(balancer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tasks]:
     assert isinstance(balancer, Balancer)
-    balancer.check(inputs[0])
+    tasks = as_tasks(inputs[0])
+    balancer.check(tasks)
+    return (tasks,)
 
 
-@dataclass(frozen=True)
-class BalancerRecord:
-    """A registered method, as ``mtrl list balancers`` prints it."""
+class Weighting(Balancer):
+    """A method that weighs the task losses: it implements `forward`, from the losses or from the gradients."""
 
-    name: str
-    family: str  # loss | gradient | scheduler
-    cost: str  # O(1): one backward pass; O(K): K gradients
-    paper: str
-    summary: str
-    options: frozenset[str]
-    make: Callable[..., Balancer]
-    balancer: type[Balancer]
+    def forward(self, tasks: Tasks) -> Tensor:
+        """Task weights ``[K]``.
 
+        :param tasks: losses and, on touch, gradients of this update
+        :raises BalancerError: for a loss that the method cannot take
+        """
+        raise NotImplementedError
 
-_REGISTRY: dict[str, BalancerRecord] = {}
-
-
-def register_balancer(
-    name: str, *, family: str, cost: str, paper: str, summary: str, **fixed: Any
-) -> Callable[[type[Balancer]], type[Balancer]]:
-    """Class decorator: make a method known by the name users type.
-
-    :param fixed: options that this name fixes, for methods that are registered in several variants
-    """
-
-    def register(balancer: type[Balancer]) -> type[Balancer]:
-        if name in _REGISTRY:
-            raise ConfigurationError(f"A balancer named '{name}' is registered already.")
-
-        parameters = inspect.signature(balancer).parameters
-        known = frozenset(parameters) - {"num_tasks", "generator", "inner", *fixed}
-        required = {option for option in known if parameters[option].default is inspect.Parameter.empty}
-
-        def make(
-            num_tasks: int,
-            generator: torch.Generator | None = None,
-            inner: Balancer | None = None,
-            **options: Any,
-        ) -> Balancer:
-            for option in options:
-                if option not in known:
-                    takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
-                    raise ConfigurationError(
-                        f"Balancer '{name}' has no option '{option}': {takes}{nearest(option, known)}"
-                    )
-            missing = sorted(required - set(options))
-            if missing:
-                raise ConfigurationError(f"Balancer '{name}' needs the option '{missing[0]}'.")
-            scheduled = {} if inner is None else {"inner": inner}
-            return balancer(num_tasks, generator=generator, **fixed, **options, **scheduled)
-
-        _REGISTRY[name] = BalancerRecord(name, family, cost, paper, summary, known, make, balancer)
-        return balancer
-
-    return register
+    def balance(self, tasks: Tasks) -> Balanced:
+        tasks = as_tasks(tasks)
+        self._weights = self(tasks).detach()
+        return Balanced(self._weights, tasks.selection)
 
 
-def list_balancers() -> list[BalancerRecord]:
-    """All registered methods, by name."""
-    return [_REGISTRY[name] for name in sorted(_REGISTRY)]
+class Direction(Balancer):
+    """A method that is no weighting of the task gradients: it implements `direction`, and can only stand last."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs.GRADIENTS
+
+    def direction(self, tasks: Tasks) -> Tensor:
+        """Update direction ``[P]``; sets ``self._weights [K]`` for the log.
+
+        A method with a memory asks for `gradient_norms` first, which refuses what is not finite.
+        """
+        raise NotImplementedError
+
+    def balance(self, tasks: Tasks) -> Balanced:
+        tasks = as_tasks(tasks)
+        self.check(tasks)
+        direction = self.direction(tasks)
+        return Balanced(self._weights, tasks.selection, direction)
 
 
-def make_balancer(name: str, *, num_tasks: int, generator: torch.Generator | None = None, **options: Any) -> Balancer:
-    """Build a balancer by name.
+class Scheduler(Balancer):
+    """A method that picks the tasks of every update: it implements `next_selection` and `balance`."""
 
-    ``a+b`` composes methods, b seeing the tasks as a has weighted them; ``scheduler:b`` balances with b the tasks that
-    a scheduler picks. There every option is given as ``<method>.<option>``, or plainly if one method alone has it.
+    def check(self, tasks: Tasks) -> None:
+        """Nothing here: the method within refuses what it cannot take of the tasks that it sees."""
 
-    :raises ConfigurationError: for an unknown name or option, with the nearest known one
-    """
-    parts = [part.split(":") for part in name.split("+")]
-    words = [word for part in parts for word in part]
-    for word in words:
-        if word not in _REGISTRY:
-            raise unknown_name("balancer", word, _REGISTRY)
-    if len(words) == 1:
-        return _REGISTRY[name].make(num_tasks, generator=generator, **options)
-    from agents.balancing.composition import Composition, share_options
-
-    shares = share_options(words, options)
-    balancers = [_make_scheduled(part, shares, num_tasks, generator) for part in parts]
-    return balancers[0] if len(balancers) == 1 else Composition(num_tasks, balancers)
-
-
-def _make_scheduled(
-    words: Sequence[str], shares: dict[str, dict[str, Any]], num_tasks: int, generator: torch.Generator | None
-) -> Balancer:
-    """Build ``scheduler:method``, from the inside out."""
-    *schedulers, method = words
-    balancer = _REGISTRY[method].make(num_tasks, generator=generator, **shares[method])
-    for word in reversed(schedulers):
-        if _REGISTRY[word].family != "scheduler":
-            known = [record.name for record in list_balancers() if record.family == "scheduler"]
-            raise ConfigurationError(f"'{word}:{method}': '{word}' is no scheduler; those are {', '.join(known)}.")
-        balancer = _REGISTRY[word].make(num_tasks, generator=generator, inner=balancer, **shares[word])
-    return balancer
+    @property
+    def within_group(self) -> Balancer:
+        """What balances the tasks that were picked: the actor's side where the critic has a scheduler of its own."""
+        raise NotImplementedError

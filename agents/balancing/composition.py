@@ -1,149 +1,105 @@
 """``a + b``: b sees the losses and gradients already weighted by a; weights multiply."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import _REGISTRY, Balancer, Tasks, gradient_blocks
-from agents.balancing.within_group import WithinGroup, refuse_repeated_tasks
+from agents.balancing.balancer import Balanced, Balancer, Direction, Needs, Scheduler
+from agents.balancing.tasks import Progress, Tasks, as_tasks
+from agents.balancing.within_group import WithinGroup, refuse_allocation
 from agents.errors import ConfigurationError
-
-
-class WeightedTasks:
-    """Tasks as a balancer has weighted them: ``losses * w``, ``gramian * w w^T``, ``jacobian * w``, also in blocks."""
-
-    def __init__(self, tasks: Tasks, weights: Tensor) -> None:
-        self.tasks = tasks
-        self.weights = weights
-
-    @property
-    def losses(self) -> Tensor:
-        return self.tasks.losses * self.weights
-
-    @property
-    def gramian(self) -> Tensor:
-        return self.tasks.gramian * self.weights.unsqueeze(-1) * self.weights.unsqueeze(-2)
-
-    @property
-    def jacobian(self) -> Tensor:
-        return self.tasks.jacobian * self.weights.unsqueeze(-1)
-
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        for columns, rows in gradient_blocks(self.tasks):
-            yield columns, rows * self.weights.unsqueeze(-1)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.tasks, name)
+from agents.selection import Selection
 
 
 class Composition(Balancer):
     """Balancers applied one after the other (IGB with gradient balancing is the pattern: arXiv 2307.15429, Alg. 3).
 
-    :param parts: at least two balancers; only the last may compose a direction of its own
+    :param parts: at least two balancers; only the last may be a `Direction` or a `Scheduler`
+    :param names: of the parts, for the log
     """
 
-    def __init__(self, num_tasks: int, parts: Sequence[Balancer]) -> None:
+    def __init__(self, num_tasks: int, parts: Sequence[Balancer], names: Sequence[str]) -> None:
         super().__init__(num_tasks)
-        refuse_repeated_tasks(*parts)
+        refuse_allocation(*parts)
         for part in parts[:-1]:
-            if part.composes_direction:
+            if isinstance(part, Direction):
                 raise ConfigurationError(f"{type(part).__name__} composes its own direction and can only stand last.")
-            if part.stands_last:
+            if isinstance(part, Scheduler):
                 raise ConfigurationError(f"{type(part).__name__} leaves tasks out of updates and can only stand last.")
-        if parts[-1].schedules:
-            parts = [*(WithinGroup(part, fills_group=False) for part in parts[:-1]), parts[-1]]
         self.parts = torch.nn.ModuleList(parts)
+        self.first, self.last = tuple(parts[:-1]), parts[-1]
+        self.names = tuple(names)
         self._seen: list[Tensor] = []  # the weights under which each part saw the tasks, at the last update
-        self.uses_gradients = any(part.uses_gradients for part in parts)  # type: ignore[misc]
-        self.acts_on_host = any(part.acts_on_host for part in parts)  # type: ignore[misc]
-        self.needs_jacobian = any(part.needs_jacobian for part in parts)  # type: ignore[misc]
-        self.wants_after = any(part.wants_after for part in parts)  # type: ignore[misc]
-        self.schedules = parts[-1].schedules  # type: ignore[misc]
-        self.composes_direction = parts[-1].composes_direction  # type: ignore[misc]
-        self.needs_positive_losses = any(part.needs_positive_losses for part in parts)  # type: ignore[misc]
-
-    def forward(self, tasks: Tasks) -> Tensor:
-        return self._weigh(tasks, list(self.parts))
-
-    def wants_gradients(self, present: Tensor | None = None) -> bool:
-        return any(part.wants_gradients(present) for part in self.parts if isinstance(part, Balancer))
-
-    def next_tasks(self, progress: Any = None) -> Tensor | None:
-        return self._last.next_tasks(progress)
 
     @property
-    def group(self) -> Tensor | None:
-        return self._last.group
-
-    def within_group(self) -> Balancer:
-        *first, last = (part for part in self.parts if isinstance(part, Balancer))
-        if not self.schedules:
-            first = [WithinGroup(part, fills_group=False) for part in first]
-        return Composition(self.num_tasks, [*first, last.within_group()])
+    def _balancers(self) -> tuple[Balancer, ...]:
+        return (*self.first, self.last)
 
     @property
-    def _last(self) -> Balancer:
-        last = self.parts[-1]
-        assert isinstance(last, Balancer)
-        return last
+    def needs(self) -> Needs:
+        return reduce(or_, (part.needs for part in self._balancers))
+
+    def needs_now(self, selection: Selection) -> Needs:
+        return reduce(or_, (part.needs_now(selection) for part in self._balancers))
 
     def check(self, tasks: Tasks) -> None:
         """Nothing here: every part refuses for itself what it cannot take."""
 
-    def direction(self, tasks: Tasks) -> Tensor:
-        weights = self._weigh(tasks, list(self.parts)[:-1])
-        self._seen.append(weights)
-        self._weights = weights
-        weighted = WeightedTasks(tasks, weights)
-        self._last.check(weighted)
-        return self._last.direction(weighted)
-
-    def follow(self, leader: Balancer) -> None:
-        assert isinstance(leader, Composition)
-        for part, led in zip(self.parts, leader.parts, strict=True):
-            assert isinstance(part, Balancer) and isinstance(led, Balancer)
-            part.follow(led)
-
-    def diagnostics(self) -> dict[str, Tensor]:
-        """What every part reports, beside the weights of the whole."""
-        reports: dict[str, Tensor] = {}
-        for part in self.parts:
-            assert isinstance(part, Balancer)
-            reports |= part.diagnostics()
-        return {**reports, **super().diagnostics()}
+    def balance(self, tasks: Tasks) -> Balanced:
+        tasks = as_tasks(tasks)
+        weights = torch.ones_like(tasks.losses)
+        self._seen = [weights]
+        for part in self.first:
+            weights = weights * part.balance(tasks.weighted(weights)).weights
+            self._seen.append(weights)
+        last = self.last.balance(tasks.weighted(weights))
+        self._weights = (weights if last.direction is not None else weights * last.weights).detach()
+        return Balanced(self._weights, last.selection, last.direction)
 
     def observe(self, losses: Tensor) -> None:
-        for part, weights in zip(self.parts, self._seen, strict=True):
-            assert isinstance(part, Balancer)
-            if part.wants_after:
+        for part, weights in zip(self._balancers, self._seen, strict=True):
+            if Needs.SECOND_LOOK in part.needs:
                 part.observe(losses * weights)
 
-    def _weigh(self, tasks: Tasks, parts: Sequence[torch.nn.Module]) -> Tensor:
-        weights = torch.ones_like(tasks.losses)
-        self._seen = []
-        for part in parts:
-            self._seen.append(weights)
-            weights = weights * part(WeightedTasks(tasks, weights))
-        return weights
+    def for_actor(self, own: Balancer) -> Balancer:
+        assert isinstance(own, Composition)
+        pairs = zip(self._balancers, own._balancers, strict=True)
+        return Composition(self.num_tasks, [part.for_actor(other) for part, other in pairs], self.names)
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """What every part reports, the weights of each part under its name, and the weights of the whole."""
+        reports: dict[str, Tensor] = {}
+        for name, part in zip(self.names, self._balancers, strict=True):
+            found = part.diagnostics()
+            reports |= {**found, f"{name}.weights": found["weights"]}
+        return {**reports, **super().diagnostics()}
 
 
-def share_options(names: Sequence[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Give every option of a composition to the method it belongs to.
+class ScheduledComposition(Composition, Scheduler):
+    """A composition whose last part is a scheduler: the parts before it weigh the tasks that it picks."""
 
-    :param options: ``{"cagrad.c": 0.4}``, or ``{"c": 0.4}`` where one method alone has the option
-    :raises ConfigurationError: for an option that no method, or more than one, can take
+    def next_selection(self, progress: Progress | None = None) -> Selection:
+        return self.last.next_selection(progress)
+
+
+def compose(num_tasks: int, parts: Sequence[Balancer], names: Sequence[str]) -> Composition:
+    """The composition of at least two balancers.
+
+    :param names: of the parts, for the log
     """
-    shares: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for option, value in options.items():
-        owner, _, plain = option.rpartition(".")
-        owners = [owner] if owner else [name for name in dict.fromkeys(names) if plain in _REGISTRY[name].options]
-        whole = "+".join(names)
-        if not owners or owners[0] not in shares:
-            raise ConfigurationError(f"Option '{option}' belongs to no method of '{whole}'.")
-        if len(owners) > 1:
-            choices = " or ".join(f"'{name}.{plain}'" for name in owners)
-            raise ConfigurationError(f"Option '{option}' of '{whole}' belongs to several methods: write {choices}.")
-        shares[owners[0]][plain] = value
-    return shares
+    if not isinstance(parts[-1], Scheduler):
+        return Composition(num_tasks, parts, names)
+    refuse_allocation(*parts)
+    first = [part if isinstance(part, (Direction, Scheduler)) else WithinGroup(part, False) for part in parts[:-1]]
+    return ScheduledComposition(num_tasks, [*first, parts[-1]], names)
+
+
+def for_a_group(method: Balancer) -> Balancer:
+    """A method as it works on the tasks that another balancer picks."""
+    if isinstance(method, Composition):
+        first = [part if isinstance(part, WithinGroup) else WithinGroup(part, False) for part in method.first]
+        return Composition(method.num_tasks, [*first, for_a_group(method.last)], method.names)
+    return method.within_group if isinstance(method, Scheduler) else WithinGroup(method)

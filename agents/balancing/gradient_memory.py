@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from agents.balancing.balancer import Balancer, Tasks, gradient_blocks
+from agents.balancing.balancer import Balancer
+from agents.balancing.tasks import Tasks
 
 
 class GradientMemory(nn.Module):
@@ -27,29 +28,22 @@ class GradientMemory(nn.Module):
         self.num_parameters: int | None = None
 
     @torch.no_grad()
-    def blend(self, tasks: Tasks, norms: Tensor, share: float | Tensor, scale: Tensor | None = None) -> Tensor:
+    def blend(self, tasks: Tasks, share: float | Tensor, scale: Tensor | None = None) -> Tensor:
         """Move the memory towards the task gradients by a share of the way, from zero at the start; returns it.
 
-        The memory is the only ``[K, P]`` numbers there are: the gradients come block by block. It is too large to be
-        kept aside, so that nothing may enter it that is not finite: the norms are known first.
+        The memory is the only ``[K, P]`` numbers there are: the gradients come block by block. Ask `gradient_norms`
+        first: what is not finite must not enter.
 
-        :param norms: what `gradient_norms` has found fit to be used ``[K]``
         :param share: one for all, or one for every task ``[K]``
         :param scale: factor of every task's gradient ``[K]``
         """
         if self.rows.shape[-1] == 0:
-            shapes = [rows.shape for _, rows in gradient_blocks(tasks)]
+            shapes = [rows.shape for _, rows in tasks.blocks()]
             self.rows = self.rows.new_zeros(*shapes[0][:-1], sum(shape[-1] for shape in shapes))
         weight = share.to(self.rows).unsqueeze(-1) if isinstance(share, Tensor) else share
-        # On the host the norms were refused. An accelerator says so only later, and until then masks what it met.
-        masked = norms.device.type != "cpu"
-        usable = norms.isfinite().all()
-        for columns, rows in gradient_blocks(tasks):
-            before = self.rows[..., columns]
-            target = (rows if scale is None else rows * scale.unsqueeze(-1)).to(self.rows)
-            before.lerp_(torch.where(usable, target, before) if masked else target, weight)
-        rows = torch.where(usable, self.rows, torch.nan) if masked else self.rows
-        return rows.to(tasks.losses)
+        for columns, rows in tasks.blocks():
+            self.rows[..., columns].lerp_((rows if scale is None else rows * scale.unsqueeze(-1)).to(self.rows), weight)
+        return self.rows.to(tasks.losses)
 
     def _load_from_state_dict(
         self,
@@ -94,18 +88,10 @@ def gradient_norms(balancer: Balancer, tasks: Tasks) -> Tensor:
 
     :raises BalancerError: for a gradient that is not finite
     """
-    norms = torch.zeros_like(tasks.losses)
-    for _, rows in gradient_blocks(tasks):
-        norms = norms.hypot(torch.linalg.vector_norm(rows, dim=-1))
-    refuse_gradients(balancer, tasks, norms)
-    return norms
-
-
-def refuse_gradients(balancer: Balancer, tasks: Tasks, norms: Tensor) -> None:
-    """:raises BalancerError: for the first task whose gradient norm in ``[K]`` is not finite"""
-    balancer.refuse(~norms.isfinite(), norms, "needs finite gradients", getattr(tasks, "task_names", ()))
+    balancer.refuse_gradients(tasks.gradient_norms, tasks)
+    return tasks.gradient_norms
 
 
 def only_gradient(tasks: Tasks) -> Tensor:
     """The gradient ``[P]`` of a single task."""
-    return torch.cat([rows[..., 0, :].clone() for _, rows in gradient_blocks(tasks)], dim=-1)
+    return torch.cat([rows[..., 0, :].clone() for _, rows in tasks.blocks()], dim=-1)

@@ -3,20 +3,21 @@
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import Balancer, Tasks
+from agents.balancing.balancer import Needs, Weighting
 from agents.balancing.solvers import diagonal
+from agents.balancing.tasks import Tasks
 
 
-class GramianWeighting(Balancer):
+class GramianWeighting(Weighting):
     """A method whose task weights depend on the gradients through their inner products alone.
 
     A subclass implements `weigh`. The K x K problem is solved on the host in float64, whatever the agent's device and
     precision: it is too small for an accelerator. One task leaves nothing to balance and always has weight 1. Where a
-    degenerate Gramian has no solution, the update falls back to unitary weights and `diagnostics` counts it.
+    degenerate Gramian has no solution, the update falls back to unitary weights and `diagnostics` counts it. It works
+    on any subset of the tasks; a subclass with state for each task names it in `task_buffers`.
     """
 
-    uses_gradients = True
-    any_tasks = True  # works on the Gramian of any tasks; a subclass with state per task names it in `task_buffers`
+    needs = Needs.GRAMIAN
     fallbacks: Tensor
     conflicts: Tensor
 
@@ -52,7 +53,7 @@ class GramianWeighting(Balancer):
         bad = ~norms.isfinite()
         if not bool(bad.any()):
             bad = ~gramian.isfinite().all(-1)
-        self.refuse(bad, norms, "needs finite gradients", getattr(tasks, "task_names", ()))
+        self.refuse(bad, norms, "needs finite gradients", tasks)
         self.conflicts = conflict_share(gramian).to(self.conflicts)
         return gramian
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from agents.balancers.igb.decided import DecidedWeights
-from agents.balancers.igb.rl import FEATURES, budget_used
-from agents.balancing.balancer import register_balancer
+from agents.balancers.igb.rl import FEATURES
+from agents.balancing.registry import register_balancer
+from agents.balancing.tasks import Tasks
 from agents.errors import ConfigurationError
 from agents.files.agent_file import AgentFileError, read_agent
 
@@ -61,8 +62,8 @@ class RecordedWeights(DecidedWeights):
             self.times, self.schedule = self.times.new_empty(count), self.schedule.new_empty(count, self.num_tasks)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def decide(self, tasks: Any) -> Tensor:
-        used = torch.tensor([budget_used(tasks)], device=self.times.device, dtype=self.times.dtype)
+    def decide(self, tasks: Tasks) -> Tensor:
+        used = torch.tensor([tasks.context.budget_used], device=self.times.device, dtype=self.times.dtype)
         latest = torch.searchsorted(self.times, used, right=True) - 1
         return self.schedule.index_select(0, latest.clamp(min=0)).squeeze(0)
 

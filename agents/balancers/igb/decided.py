@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.balancing.balancer import Balancer, Tasks
+from agents.balancing.balancer import Balancer, Weighting
 from agents.balancing.options import require_whole
+from agents.balancing.tasks import Tasks
 from agents.errors import unknown_name
 
 ACTS_ON = ("critic", "actor", "both")
@@ -17,10 +18,10 @@ TINY = 1e-30  # and in itself: one sample of each task has none
 PATIENCE = 10  # windows after which a decision no longer waits for an episode of every task
 
 
-class DecidedWeights(Balancer):
+class DecidedWeights(Weighting):
     """Weights that stand for a window of updates. A subclass implements `decide`, and says in `watch` what it sees.
 
-    The critic's balancer decides; the actor's follows it, so that there is one decision and one agent that learns.
+    One decision serves critic and actor: the critic's balancer decides, the actor's is a `FollowedDecision`.
 
     :param method: name in errors
     :param window: updates between two decisions
@@ -32,7 +33,6 @@ class DecidedWeights(Balancer):
     :param waits: whether a decision also waits until every task has ended an episode since the last one
     """
 
-    acts_on_host = True  # it counts updates, and a decision learns
     decided: Tensor
     variance: Tensor
 
@@ -59,70 +59,77 @@ class DecidedWeights(Balancer):
         self.decisions = 0
         self._since = 0  # updates since the last decision
         self._episodes = torch.zeros(num_tasks)  # ended episodes at the last decision, on the host
-        self._leader: tuple[DecidedWeights, ...] = ()  # in a tuple, so that it is no submodule
-        self._role = ""
+        self._serves_both = False
         self._squares = True  # whether the critic's losses are squares of values; every update says it anew
 
-    def decide(self, tasks: Any) -> Tensor:
+    def decide(self, tasks: Tasks) -> Tensor:
         """New weights ``[K]``, of mean one."""
         raise NotImplementedError
 
-    def watch(self, tasks: Any) -> None:
+    def watch(self, tasks: Tasks) -> None:
         """Take note of one update; a few small operations at most."""
 
-    def follow(self, leader: Balancer) -> None:
-        assert isinstance(leader, DecidedWeights)
-        self._leader = (leader,)
-        self._role, leader._role = "actor", "critic"
+    def for_actor(self, own: Balancer) -> Balancer:
+        self._serves_both = True
+        return FollowedDecision(self)
 
     def forward(self, tasks: Tasks) -> Tensor:
         losses = tasks.losses
-        if not self._leader:
-            self.watch(tasks)
-            self._measure(tasks)
-            if self._due(tasks):
-                with torch.no_grad():
-                    self.decided = self.decide(tasks).to(self.decided)
-                self.decisions += 1
-                self._since, self._episodes = 0, _episodes(tasks, self._episodes)
-            self._since += 1
-        acts = self._role in ("", self.weights_on) or self.weights_on == "both"
-        return self._scaled().to(losses) if acts else torch.ones_like(losses)
+        self.watch(tasks)
+        self._measure(tasks)
+        if self._due(tasks):
+            with torch.no_grad():
+                self.decided = self.decide(tasks).to(self.decided)
+            self.decisions += 1
+            self._since, self._episodes = 0, self._ended_episodes(tasks)
+        self._since += 1
+        if self._serves_both and self.weights_on == "actor":
+            return torch.ones_like(losses)
+        if self.scale == "none":
+            return self.decided.to(losses)
+        weights = self.decided / self._variance() if self._squares else self.decided
+        return (weights / weights.mean()).to(losses)
 
-    def _measure(self, tasks: Any) -> None:
+    def weights_for_actor(self) -> Tensor:
+        """The decided weights as they act on the actor's losses ``[K]``."""
+        if self.weights_on == "critic":
+            return torch.ones_like(self.decided)
+        if self.scale == "none":
+            return self.decided
+        weights = self.decided / self._variance().sqrt()
+        return weights / weights.mean()
+
+    def _measure(self, tasks: Tasks) -> None:
         """Follow the variance of the targets; without targets it stays one, and nothing is scaled."""
-        metrics = getattr(tasks, "metrics", {}) if self.scale == "spread" else {}
+        metrics = tasks.metrics if self.scale == "spread" else {}
         variance, self._squares = metrics.get("target_variance"), "squared_error" not in metrics
         if variance is not None:
             new = variance.to(self.variance)
             self.variance = new.clone() if self.decisions == 0 else self.variance.lerp(new, SMOOTH)
 
-    def _scaled(self) -> Tensor:
-        """The decided weights in units of each task's targets."""
-        leader = self._leader[0] if self._leader else self
-        if self.scale == "none":
-            return leader.decided
-        variance = leader.variance.clamp(min=NARROWEST * leader.variance.amax()).clamp(min=TINY)
-        if self._role == "actor":
-            weights = leader.decided / variance.sqrt()
-        else:
-            weights = leader.decided / variance if leader._squares else leader.decided
-        return weights / weights.mean()
+    def _variance(self) -> Tensor:
+        """Variance of every task's targets ``[K]``, bounded below."""
+        return self.variance.clamp(min=NARROWEST * self.variance.amax()).clamp(min=TINY)
 
     def diagnostics(self) -> dict[str, Tensor]:
         """Beside the weights as they act: those that were decided, before any scale."""
-        if self._leader or self.scale == "none":
+        if self.scale == "none":
             return super().diagnostics()
         return {**super().diagnostics(), "decided": self.decided}
 
-    def _due(self, tasks: Any) -> bool:
+    def _due(self, tasks: Tasks) -> bool:
         if self.decisions == 0:
             return True
         if self._since < self.window:
             return False
-        if not self.waits or self._since >= PATIENCE * self.window:
+        if not self.waits or self._since >= PATIENCE * self.window or tasks.context.progress is None:
             return True
-        return bool((_episodes(tasks, self._episodes + 1) > self._episodes).all())
+        return bool((tasks.context.progress.episodes > self._episodes).all())
+
+    def _ended_episodes(self, tasks: Tasks) -> Tensor:
+        """Ended episodes of every task ``[K]``, on the host."""
+        progress = tasks.context.progress
+        return self._episodes if progress is None else progress.episodes
 
     def get_extra_state(self) -> Tensor:
         return torch.cat([torch.tensor([float(self.decisions), float(self._since)]), self._episodes]).double()
@@ -134,7 +141,20 @@ class DecidedWeights(Balancer):
         self._episodes = state[2:].float().cpu()
 
 
-def _episodes(tasks: Any, otherwise: Tensor) -> Tensor:
-    """Ended episodes of every task ``[K]``, on the host."""
-    progress = getattr(tasks, "progress", None)
-    return otherwise if progress is None else progress.episodes
+class FollowedDecision(Weighting):
+    """The actor's side of weights that are decided once for critic and actor. It has no state of its own.
+
+    :param decider: the critic's side
+    """
+
+    def __init__(self, decider: DecidedWeights) -> None:
+        super().__init__(decider.num_tasks)
+        self._decided = decider.weights_for_actor  # a method, so that the decider is no submodule
+
+    def forward(self, tasks: Tasks) -> Tensor:
+        return self._decided().to(tasks.losses)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name in [name for name in state_dict if name.startswith(prefix)]:
+            del state_dict[name]  # files of earlier versions hold a second copy of the decision
+        super()._load_from_state_dict(state_dict, prefix, *rest)

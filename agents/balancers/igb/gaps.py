@@ -4,12 +4,13 @@ Gaps lie in [0, 1], whatever the scale of rewards and losses: 1 is nothing learn
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from agents.balancing.balancer import BalancerError
+from agents.balancing.tasks import Progress, Tasks
 from agents.errors import ConfigurationError, unknown_name
 
 GAP_SOURCES = ("critic", "td_norm", "return", "success", "mixed")
@@ -66,11 +67,11 @@ class ImprovableGaps(nn.Module):
             self.register_buffer(name, torch.zeros(num_tasks))
         self._updates, self._windows = 0, 0  # in the running window, and windows that are over
 
-    def watch(self, tasks: Any) -> None:
+    def watch(self, tasks: Tasks) -> None:
         """Take note of one update: two small operations, and nothing waits for a device."""
         losses = tasks.losses
         if self.source == "td_norm":
-            metrics = getattr(tasks, "metrics", {})
+            metrics = tasks.metrics
             if "target_variance" not in metrics:
                 raise BalancerError(
                     f"{self.method}: gap_source='td_norm' needs a critic's targets; these losses have none."
@@ -80,7 +81,7 @@ class ImprovableGaps(nn.Module):
         self.loss_sum += losses.abs().to(self.loss_sum)
         self._updates += 1
 
-    def read(self, tasks: Any) -> Reading:
+    def read(self, tasks: Tasks) -> Reading:
         """End the window and read it."""
         losses = self.loss_sum / max(self._updates, 1)
         variances = self.variance_sum / max(self._updates, 1)
@@ -102,8 +103,8 @@ class ImprovableGaps(nn.Module):
         self._updates, self._windows = 0, self._windows + 1
         return Reading(gaps.nan_to_num(1.0), success.nan_to_num(0.0), 1.0 - return_gap.nan_to_num(1.0), ratio)
 
-    def _progress(self, tasks: Any) -> Any:
-        progress = getattr(tasks, "progress", None)
+    def _progress(self, tasks: Tasks) -> Progress | None:
+        progress = tasks.context.progress
         if progress is None and self.episodic:
             raise BalancerError(
                 f"{self.method} reads how far every task has come (gap_source='{self.source}'), and this agent does "
@@ -111,7 +112,7 @@ class ImprovableGaps(nn.Module):
             )
         return progress
 
-    def _from_episodes(self, progress: Any) -> tuple[Tensor, Tensor]:
+    def _from_episodes(self, progress: Progress | None) -> tuple[Tensor, Tensor]:
         """Success and return gap ``[K]`` on the host; NaN before a task's first episode."""
         if progress is None:
             unknown = torch.full((len(self.base),), float("nan"))

@@ -1,7 +1,6 @@
 """IGB-RL: an agent beside the agent, which reads the progress of every task and learns to assign the task weights."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +9,9 @@ from agents.balancers.igb.agent import DDPGWeightAgent, WeightAgentSettings, to_
 from agents.balancers.igb.decided import DecidedWeights
 from agents.balancers.igb.gaps import ImprovableGaps, Reading
 from agents.balancers.igb.memory import DecisionMemory, ExplorationNoise
-from agents.balancing.balancer import Balancer, register_balancer
 from agents.balancing.options import require_not_negative, require_positive, require_whole
+from agents.balancing.registry import register_balancer
+from agents.balancing.tasks import Tasks
 from agents.errors import ConfigurationError, unknown_name
 
 # What the weight agent sees of every task; all within [-1, 1] or close, so that no running normaliser is needed, which
@@ -142,24 +142,17 @@ class ImprovableGapRL(DecidedWeights):
             network, 64, floor, logit_range, gamma, tau, actor_lr, critic_lr, capacity, batch_size, critics
         )
         settings.check("igb_rl")
-        self.agent: DDPGWeightAgent | None = DDPGWeightAgent(
-            num_tasks, len(FEATURES), settings, self.generator, FEATURES.index("gap"), prior
-        )
+        self.agent = DDPGWeightAgent(num_tasks, len(FEATURES), settings, self.generator, FEATURES.index("gap"), prior)
         self.register_buffer("last_state", torch.zeros(num_tasks, len(FEATURES)))
         self.register_buffer("last_gaps", torch.ones(num_tasks))
         self.register_buffer("report", torch.zeros(len(REPORT)))
         self._first_rate = 0.0  # the learning rate at the first decision; 0 before it
 
-    def follow(self, leader: Balancer) -> None:
-        super().follow(leader)
-        self.agent = None  # the leader's decides
-
-    def watch(self, tasks: Any) -> None:
+    def watch(self, tasks: Tasks) -> None:
         self.gaps.watch(tasks)
 
-    def decide(self, tasks: Any) -> Tensor:
-        assert self.agent is not None
-        reading, used = self.gaps.read(tasks), budget_used(tasks)
+    def decide(self, tasks: Tasks) -> Tensor:
+        reading, used = self.gaps.read(tasks), tasks.context.budget_used
         state, rate_ratio = self._state(tasks, reading, used), self._rate_ratio(tasks)
         if self.decisions > 0:
             self._learn(self._reward_of(reading.gaps) * rate_ratio, state)
@@ -175,9 +168,9 @@ class ImprovableGapRL(DecidedWeights):
         for name, value in values.items():
             self.report[REPORT.index(name)] = value
 
-    def _state(self, tasks: Any, reading: Reading, used: float) -> Tensor:
+    def _state(self, tasks: Tasks, reading: Reading, used: float) -> Tensor:
         """What the agent sees ``[K, F]``, in the order of `FEATURES`."""
-        temperatures = getattr(tasks, "temperatures", None)
+        temperatures = tasks.context.temperatures
         log_temperature = (
             torch.zeros_like(reading.gaps) if temperatures is None else temperatures.log().to(reading.gaps)
         )
@@ -197,7 +190,6 @@ class ImprovableGapRL(DecidedWeights):
     def _learn(self, reward: Tensor, state: Tensor) -> None:
         """Remember what the last decision brought and led to, and learn from what is remembered."""
         agent = self.agent
-        assert agent is not None
         agent.memory.add(self.last_state, self.decided / self.num_tasks, reward, state)
         self._note(agent_reward=reward, weight_progress_correlation=weight_progress_correlation(agent.memory))
         if len(agent.memory) >= self.learn_after and self.updates > 0:
@@ -210,9 +202,9 @@ class ImprovableGapRL(DecidedWeights):
             return level_reward(gaps, self.worst_share, self.kappa)
         return improvement_reward(self.last_gaps, gaps, self.worst_share, self.kappa)
 
-    def _rate_ratio(self, tasks: Any) -> float:
+    def _rate_ratio(self, tasks: Tasks) -> float:
         """Initial over current learning rate: what a smaller step brings less is not the weights' doing (alpha)."""
-        rate = getattr(tasks, "learning_rate", None)
+        rate = tasks.context.learning_rate
         if not rate:
             return 1.0
         self._first_rate = self._first_rate or rate
@@ -227,14 +219,7 @@ class ImprovableGapRL(DecidedWeights):
 
     def diagnostics(self) -> dict[str, Tensor]:
         """Beside the weights: gap of every task, and what the agent was rewarded with and learnt."""
-        if self.agent is None:
-            return super().diagnostics()
         return {**super().diagnostics(), "gaps": self.last_gaps, **dict(zip(REPORT, self.report, strict=True))}
-
-
-def budget_used(tasks: Any) -> float:
-    """Share of the training budget that is used; 0 where nobody says."""
-    return float(getattr(getattr(tasks, "progress", None), "budget_used", 0.0))
 
 
 def weight_progress_correlation(memory: DecisionMemory) -> Tensor:
@@ -291,8 +276,8 @@ class ImprovableGapRandom(DecidedWeights):
             raise ConfigurationError(f"igb_rl_random: floor must lie between 0 and 1, found {floor!r}.")
         self.noise, self.warmup, self.floor = ExplorationNoise(num_tasks, noise, noise_start, noise_end), warmup, floor
 
-    def decide(self, tasks: Any) -> Tensor:
-        used = budget_used(tasks)
+    def decide(self, tasks: Tasks) -> Tensor:
+        used = tasks.context.budget_used
         if used < self.warmup:
             return to_weights(torch.randn(self.num_tasks, generator=self.generator), self.floor)
         return to_weights(self.noise.draw(used, self.generator), self.floor)

@@ -1,16 +1,17 @@
 """Improvable gap balancing in closed form: more weight where more is left to gain. The learned agent is `igb_rl`."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from agents.balancers.igb.decided import DecidedWeights
 from agents.balancers.igb.gaps import ImprovableGaps
-from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.balancer import Needs, Weighting
 from agents.balancing.options import require_positive, require_whole
 from agents.balancing.reference_losses import ReferenceLosses
+from agents.balancing.registry import register_balancer
+from agents.balancing.tasks import Tasks
 
 
 @register_balancer(
@@ -20,7 +21,7 @@ from agents.balancing.reference_losses import ReferenceLosses
     paper="arXiv 2307.15429",
     summary="softmax of loss / early loss, on log losses",
 )
-class ImprovableGapV1(Balancer):
+class ImprovableGapV1(Weighting):
     """``lambda = K softmax(l / l_base)``, objective ``sum_k lambda_k log l_k`` (Dai et al. 2024, eq. 3, algorithm 1).
 
     ``weights_k = lambda_k / l_k``; lambda is one until the base losses are known. The paper's direction (a sum) is K
@@ -32,7 +33,7 @@ class ImprovableGapV1(Balancer):
     :param base_window: updates over which they are averaged (the second epoch)
     """
 
-    needs_positive_losses = True
+    needs = Needs.POSITIVE_LOSSES
 
     def __init__(
         self,
@@ -95,10 +96,10 @@ class ImprovableGapV1RL(DecidedWeights):
         self.gaps, self.temperature = gaps, temperature
         self.register_buffer("last_gaps", torch.ones(num_tasks))
 
-    def watch(self, tasks: Any) -> None:
+    def watch(self, tasks: Tasks) -> None:
         self.gaps.watch(tasks)
 
-    def decide(self, tasks: Any) -> Tensor:
+    def decide(self, tasks: Tasks) -> Tensor:
         self.last_gaps = self.gaps.read(tasks).gaps
         return self.num_tasks * (self.last_gaps / self.temperature).softmax(-1)
 

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from agents.balancers.igb.agent import WeightAgentSettings
 from agents.balancers.igb.sac_agent import SACWeightAgent
-from agents.balancing.balancer import Balancer, Tasks, register_balancer
+from agents.balancing.balancer import Needs, Weighting
 from agents.balancing.options import require_not_negative, require_positive, require_whole
 from agents.balancing.reference_losses import ReferenceLosses
+from agents.balancing.registry import register_balancer
+from agents.balancing.tasks import Tasks
 from agents.errors import ConfigurationError
 
 UPDATE_EVERY = 50  # batches between two rounds of the agent's updates
@@ -23,7 +25,7 @@ BATCH_SIZE = 256
     paper="arXiv 2307.15429",
     summary="a SAC agent reads the raw losses and weighs the log losses, anew at every update",
 )
-class ImprovableGapV2(Balancer):
+class ImprovableGapV2(Weighting):
     """``sum_k lambda_k log l_k`` with lambda from a learned agent (Dai et al. 2023, algorithm 2).
 
     State: the K losses of the batch, raw; reward: ``alpha min_k (l_k - l'_k) / l_base_k`` from one batch to the next,
@@ -40,8 +42,7 @@ class ImprovableGapV2(Balancer):
     :param capacity: decisions remembered; the paper finds 1e4 best by far
     """
 
-    needs_positive_losses = True
-    acts_on_host = True  # it counts updates, and learns
+    needs = Needs.POSITIVE_LOSSES
     last_losses: Tensor
     last_weights: Tensor
 
@@ -74,7 +75,7 @@ class ImprovableGapV2(Balancer):
     def forward(self, tasks: Tasks) -> Tensor:
         losses = tasks.losses.to(self.last_losses)
         with torch.no_grad():
-            importance = self._decide(losses, float(getattr(tasks, "learning_rate", None) or 1.0))
+            importance = self._decide(losses, tasks.context.learning_rate or 1.0)
         self.last_losses, self.last_weights = losses, importance
         self._updates += 1
         return importance.to(tasks.losses) / tasks.losses

@@ -1,0 +1,141 @@
+"""Balancers by name: the registry, and the one place that reads ``a+b`` and ``scheduler:b``."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from agents.balancing.balancer import Balancer, Direction, Scheduler, Weighting
+from agents.balancing.composition import compose
+from agents.errors import ConfigurationError, nearest, unknown_name
+
+
+@dataclass(frozen=True)
+class BalancerRecord:
+    """A registered method, as ``mtrl list balancers`` prints it."""
+
+    name: str
+    family: str  # loss | gradient | scheduler
+    cost: str  # O(1): one backward pass; O(K): K gradients
+    paper: str
+    summary: str
+    options: frozenset[str]
+    make: Callable[..., Balancer]
+    balancer: type[Balancer]
+
+
+_REGISTRY: dict[str, BalancerRecord] = {}
+
+
+def register_balancer(
+    name: str, *, family: str, cost: str, paper: str, summary: str, **fixed: Any
+) -> Callable[[type[Balancer]], type[Balancer]]:
+    """Class decorator: make a method known by the name users type.
+
+    :param fixed: options that this name fixes, for methods that are registered in several variants
+    """
+
+    def register(balancer: type[Balancer]) -> type[Balancer]:
+        if name in _REGISTRY:
+            raise ConfigurationError(f"A balancer named '{name}' is registered already.")
+        if not issubclass(balancer, (Weighting, Direction, Scheduler)):
+            raise ConfigurationError(
+                f"Balancer '{name}' must be a Weighting, a Direction or a Scheduler, and {balancer.__name__} is none."
+            )
+        parameters = inspect.signature(balancer).parameters
+        known = frozenset(parameters) - {"num_tasks", "generator", "inner", *fixed}
+        required = {option for option in known if parameters[option].default is inspect.Parameter.empty}
+
+        def make(
+            num_tasks: int,
+            generator: torch.Generator | None = None,
+            inner: Balancer | None = None,
+            **options: Any,
+        ) -> Balancer:
+            for option in options:
+                if option not in known:
+                    takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+                    raise ConfigurationError(
+                        f"Balancer '{name}' has no option '{option}': {takes}{nearest(option, known)}"
+                    )
+            missing = sorted(required - set(options))
+            if missing:
+                raise ConfigurationError(f"Balancer '{name}' needs the option '{missing[0]}'.")
+            scheduled = {} if inner is None else {"inner": inner}
+            return balancer(num_tasks, generator=generator, **fixed, **options, **scheduled).as_it_acts()
+
+        _REGISTRY[name] = BalancerRecord(name, family, cost, paper, summary, known, make, balancer)
+        return balancer
+
+    return register
+
+
+def list_balancers() -> list[BalancerRecord]:
+    """All registered methods, by name."""
+    return [_REGISTRY[name] for name in sorted(_REGISTRY)]
+
+
+def parse(name: str) -> list[list[str]]:
+    """``a+s:b`` as ``[["a"], ["s", "b"]]``: the parts of a composition, each a method behind its schedulers."""
+    return [part.split(":") for part in name.split("+")]
+
+
+def methods_of(name: str) -> list[str]:
+    """The methods that a balancer's name is made of, in order."""
+    return [word for part in parse(name) for word in part]
+
+
+def make_balancer(name: str, *, num_tasks: int, generator: torch.Generator | None = None, **options: Any) -> Balancer:
+    """Build a balancer by name.
+
+    ``a+b`` composes methods, b seeing the tasks as a has weighted them; ``scheduler:b`` balances with b the tasks that
+    a scheduler picks. There every option is given as ``<method>.<option>``, or plainly if one method alone has it.
+
+    :raises ConfigurationError: for an unknown name or option, with the nearest known one
+    """
+    words = methods_of(name)
+    for word in words:
+        if word not in _REGISTRY:
+            raise unknown_name("balancer", word, _REGISTRY)
+    if len(words) == 1:
+        return _REGISTRY[name].make(num_tasks, generator=generator, **options)
+    shares, parts = _share_options(words, options), parse(name)
+    balancers = [_make_scheduled(part, shares, num_tasks, generator) for part in parts]
+    names = [":".join(part) for part in parts]
+    return balancers[0] if len(balancers) == 1 else compose(num_tasks, balancers, names)
+
+
+def _make_scheduled(
+    words: Sequence[str], shares: dict[str, dict[str, Any]], num_tasks: int, generator: torch.Generator | None
+) -> Balancer:
+    """Build ``scheduler:method``, from the inside out."""
+    *schedulers, method = words
+    balancer = _REGISTRY[method].make(num_tasks, generator=generator, **shares[method])
+    for word in reversed(schedulers):
+        if _REGISTRY[word].family != "scheduler":
+            known = [record.name for record in list_balancers() if record.family == "scheduler"]
+            raise ConfigurationError(f"'{word}:{method}': '{word}' is no scheduler; those are {', '.join(known)}.")
+        balancer = _REGISTRY[word].make(num_tasks, generator=generator, inner=balancer, **shares[word])
+    return balancer
+
+
+def _share_options(names: Sequence[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give every option of a composition to the method it belongs to.
+
+    :param options: ``{"cagrad.c": 0.4}``, or ``{"c": 0.4}`` where one method alone has the option
+    :raises ConfigurationError: for an option that no method, or more than one, can take
+    """
+    shares: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for option, value in options.items():
+        owner, _, plain = option.rpartition(".")
+        owners = [owner] if owner else [name for name in dict.fromkeys(names) if plain in _REGISTRY[name].options]
+        whole = "+".join(names)
+        if not owners or owners[0] not in shares:
+            raise ConfigurationError(f"Option '{option}' belongs to no method of '{whole}'.")
+        if len(owners) > 1:
+            choices = " or ".join(f"'{name}.{plain}'" for name in owners)
+            raise ConfigurationError(f"Option '{option}' of '{whole}' belongs to several methods: write {choices}.")
+        shares[owners[0]][plain] = value
+    return shares
