@@ -19,8 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from agents import MTSAC
-from agents.balancers import Balancer, list_balancers, make_balancer
+from agents.balancers import Balancer, Needs, list_balancers, make_balancer
 from agents.balancing.objective import TaskObjective
+from agents.balancing.sides import balancer_of_actor
 from agents.balancing.task_gradients import JACOBIANS, DenseGradients, TaskGradients
 from agents.precision import PRECISIONS, float32_products
 from agents.replay import ReplaySample
@@ -44,11 +45,10 @@ class BackwardPasses(TaskObjective):
 class PublishedWay(MTSAC):
     """MTSAC whose task gradients cost K backward passes."""
 
-    def _objective(self, *arguments: Any) -> TaskObjective:
-        ours = super()._objective(*arguments)
-        return BackwardPasses(
-            ours.loss_function, ours.parameters, ours.batch, temperatures=ours.temperatures, task_names=ours.task_names
-        )
+    def _setup_learners(self) -> None:
+        super()._setup_learners()
+        for learner in (self.critic_learner, self.actor_learner):
+            learner.objective = partial(BackwardPasses, learner.losses, learner.parameters)
 
 
 class PeakMemory(TorchDispatchMode):
@@ -131,12 +131,12 @@ class Contest:
         """One update with the balancer of that name, as a call without arguments."""
         agent = self.agents[published_way]
         critic = self._balancer(name)
-        actor = self._balancer(BASELINE if critic.needs_positive_losses else name)
-        if not critic.needs_positive_losses:
-            actor.follow(critic)
+        is_same = Needs.POSITIVE_LOSSES not in critic.needs
+        actor_name = name if is_same else BASELINE
+        actor = balancer_of_actor(critic, self._balancer(actor_name), (name, actor_name), is_same)
 
         def update() -> None:
-            agent.critic_balancer, agent.actor_balancer = critic, actor
+            agent.critic_learner.balancer, agent.actor_learner.balancer = critic, actor
             with float32_products(agent.float32_mode):
                 agent.update(self.sample, self.noise)
 

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from agents.allocator import keep_freed_memory
-from agents.balancing.objective import TaskObjective
+from agents.balancing.objective import GradientLayout, TaskObjective
 from agents.balancing.task_gradients import Scratch
+from agents.balancing.tasks import UpdateContext
 from agents.critics import ScalarValue
 from agents.networks import make_network
 from agents.policies import Critic
 from agents.precision import fastest_exact_float32, float32_products
+from agents.selection import Selection
 from agents.updates import critic_losses
 from benchmarks.timing import Timing, machine, take_turns, timing_table
 
@@ -55,7 +57,8 @@ class Contest:
     def objective(self, layerwise: bool = False) -> TaskObjective:
         """A fresh objective: nothing of it is computed."""
         parameters, losses = dict(self.critic.named_parameters()), partial(critic_losses, self.critic)
-        return TaskObjective(losses, parameters, self.batch, grouped=True, layerwise=layerwise, scratch=self.scratch)
+        context = UpdateContext(Selection.whole(len(self.ones)))
+        return TaskObjective(losses, parameters, self.batch, context, GradientLayout(True, layerwise, self.scratch))
 
     def mean_gradient(self) -> None:
         """What unitary scalarization costs; leaves the gradient in ``.grad``."""

@@ -147,17 +147,18 @@ def watch(spans: Spans, stack: ExitStack, loop: LearningLoop) -> None:
         (agent, "train", "update"),
         (agent.replay_buffer, "sample", "sample"),
         (mtsac, "critic_target", "target"),
-        (agent, "_descend", _owner),
+        (agent.critic_learner, "step", "critic"),
+        (agent.actor_learner, "step", "actor"),
         (TaskObjective, "_forward", "forward"),
         (TaskObjective, "_differentiate", "task gradients"),
         (TaskObjective, "backward", "backward"),
-        (agent.critic_balancer, "backward", "balancer"),
-        (agent.actor_balancer, "backward", "balancer"),
+        (agent.critic_balancer, "balance", "balancer"),
+        (agent.actor_balancer, "balance", "balancer"),
         (torch.nn.utils, "clip_grad_norm_", "clip"),
         (agent.critic_optimizer, "step", "optimiser"),
         (agent.actor_optimizer, "step", "optimiser"),
-        (agent.temperature, "descend", "temperature"),
-        (agent.guard, "follow", "Polyak"),
+        (agent.temperature, "step", "temperature"),
+        (torch, "_foreach_lerp_", "Polyak"),
         (env, "step_wait", "collect"),
         (env._backend, "wait_step", "wait for workers" if env.workers else "simulate"),
         (agent, "_store_transition", "store"),
@@ -166,10 +167,6 @@ def watch(spans: Spans, stack: ExitStack, loop: LearningLoop) -> None:
         (loop.callback, "on_step", "callbacks"),
     ]:
         spans.watch(stack, owner, attribute, name)
-
-
-def _owner(objective: Any, balancer: Any, optimizer: Any, name: str) -> str:
-    return name
 
 
 def break_down(loop: LearningLoop, name: str, vector_steps: int) -> Breakdown:

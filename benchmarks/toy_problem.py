@@ -5,13 +5,14 @@ points ``[M, 2]``, losses ``[M, 2]``, Jacobians ``[M, 2, 2]``.
 """
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from agents.balancers import Balancer
+from agents.balancers import Balancer, GivenTasks, Needs
+from agents.balancing.tasks import UpdateContext
+from agents.selection import Selection
 
 STARTS = ((-8.5, 7.5), (0.0, 0.0), (9.0, 9.0), (-7.5, -0.5), (9.0, -1.0))
 LOWER = 5e-6
@@ -126,7 +127,7 @@ def descend(
     for step in range(1, round(steps / speed) + 1):
         points -= adam.step(_direction(balancer, losses - lowest, jacobian, step - 1))
         losses, jacobian = evaluate(points, s)
-        if balancer.wants_after:
+        if Needs.SECOND_LOOK in balancer.needs:
             balancer.observe(torch.from_numpy(losses - lowest))
         if step % every == 0:
             arrivals = np.where((arrivals < 0) & (distance_to_front(points) < 0.1), round(step * speed), arrivals)
@@ -135,18 +136,12 @@ def descend(
 
 
 def _direction(balancer: Balancer, losses: np.ndarray, jacobian: np.ndarray, step: int) -> np.ndarray:
-    tasks = SimpleNamespace(
-        losses=torch.from_numpy(losses),
-        jacobian=torch.from_numpy(jacobian),
-        gramian=torch.from_numpy(jacobian @ jacobian.swapaxes(1, 2)),
-        temperatures=torch.ones(2, dtype=torch.float64),
-        num_tasks=2,
-        step=step,
-    )
-    if balancer.composes_direction:
-        return balancer.direction(tasks).numpy()
-    weights: np.ndarray = balancer(tasks).detach().numpy()
-    return np.asarray((weights[..., None] * jacobian).sum(1) / 2)
+    context = UpdateContext(Selection.whole(2), step=step, temperatures=torch.ones(2, dtype=torch.float64))
+    tasks = GivenTasks(torch.from_numpy(losses), torch.from_numpy(jacobian), context=context)
+    balanced = balancer.balance(tasks)
+    if balanced.direction is not None:
+        return balanced.direction.numpy()
+    return np.asarray((balanced.weights.numpy()[..., None] * jacobian).sum(1) / 2)
 
 
 def spread_state(balancer: Balancer, starts: int) -> None:

@@ -30,13 +30,19 @@ class Composition(Balancer):
             if isinstance(part, Scheduler):
                 raise ConfigurationError(f"{type(part).__name__} leaves tasks out of updates and can only stand last.")
         self.parts = torch.nn.ModuleList(parts)
-        self.first, self.last = tuple(parts[:-1]), parts[-1]
+        self._balancers = tuple(parts)  # the same, as what they are
         self.names = tuple(names)
         self._seen: list[Tensor] = []  # the weights under which each part saw the tasks, at the last update
 
     @property
-    def _balancers(self) -> tuple[Balancer, ...]:
-        return (*self.first, self.last)
+    def first(self) -> tuple[Balancer, ...]:
+        """All parts but the last."""
+        return self._balancers[:-1]
+
+    @property
+    def last(self) -> Balancer:
+        """The last part."""
+        return self._balancers[-1]
 
     @property
     def needs(self) -> Needs:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.balancers import Balancer, list_balancers
-from agents.balancing.balancer import BalancerRecord
+from agents.balancing.balancer import Direction, Needs
+from agents.balancing.registry import BalancerRecord
 
 FOLDER = Path(__file__).resolve().parent
 BEGIN = "<!-- written by `python -m docs.methods.generate` from the docstrings -->"
@@ -58,7 +59,7 @@ def _index() -> str:
             f"[`{record.name}`]({_page(record.balancer.__module__)})",
             record.family,
             record.cost,
-            "no" if _made(record).needs_positive_losses else "yes",
+            "no" if Needs.POSITIVE_LOSSES in _made(record).needs else "yes",
             record.summary,
             _link(record.paper),
         ]
@@ -87,11 +88,11 @@ def _facts(record: BalancerRecord) -> str:
     kind = _made(record)
     family = record.family if record.family == "scheduler" else f"{record.family} space"
     facts = [family, record.cost, _link(record.paper)]
-    if kind.needs_positive_losses:
+    if Needs.POSITIVE_LOSSES in kind.needs:
         facts.append("needs positive losses: for critics only")
-    if kind.wants_after:
+    if Needs.SECOND_LOOK in kind.needs:
         facts.append("looks at the losses again after the step")
-    if kind.composes_direction:
+    if isinstance(kind, Direction):
         facts.append("composes a direction of its own: stands last in a composition")
     return " · ".join(facts)
 

@@ -5,15 +5,28 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from agents import Balancer, BalancerError, ConfigurationError, list_balancers, make_balancer, register_balancer
-from agents.balancing.balancer import _REGISTRY
+from agents import (
+    BalancerError,
+    ConfigurationError,
+    Direction,
+    Needs,
+    Weighting,
+    list_balancers,
+    make_balancer,
+    register_balancer,
+)
+from agents.balancing.guard import UpdateGuard
+from agents.balancing.learner import Learner
 from agents.balancing.objective import TaskObjective
+from agents.balancing.registry import _REGISTRY
+from agents.balancing.tasks import UpdateContext
+from agents.selection import Selection
 
 
 def tasks(losses=(1.0, 2.0, 4.0)):
     losses = torch.tensor(losses, dtype=torch.float64)
     jacobian = torch.randn(len(losses), 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return SimpleNamespace(losses=losses, jacobian=jacobian, gramian=jacobian @ jacobian.T, step=0, progress="progress")
+    return SimpleNamespace(losses=losses, jacobian=jacobian, gramian=jacobian @ jacobian.T, step=0)
 
 
 @pytest.fixture
@@ -29,14 +42,14 @@ def register():
         del _REGISTRY[name]
 
 
-class Spy(Balancer):
+class Spy(Weighting):
     """Weighs with the inverse losses it is shown, and keeps what it has seen."""
 
-    wants_after = True
+    needs = Needs.SECOND_LOOK
 
     def forward(self, tasks):
         self.seen = SimpleNamespace(
-            losses=tasks.losses, gramian=tasks.gramian, jacobian=tasks.jacobian, step=tasks.step
+            losses=tasks.losses, gramian=tasks.gramian, jacobian=tasks.jacobian, step=tasks.context.step
         )
         return 1 / tasks.losses
 
@@ -131,7 +144,7 @@ def test_a_name_is_registered_once(register):
 
 
 def test_a_method_may_be_registered_in_several_variants(register):
-    class Power(Balancer):
+    class Power(Weighting):
         def __init__(self, num_tasks, exponent, generator=None):
             super().__init__(num_tasks, generator)
             self.exponent = exponent
@@ -167,7 +180,7 @@ def test_a_second_look_shows_every_method_the_losses_on_its_own_scale(register):
     register("spy", Spy)
     balancer = make_balancer("static+spy", num_tasks=3, weights=[1, 2, 3])
     balancer(tasks())
-    assert balancer.wants_after
+    assert Needs.SECOND_LOOK in balancer.needs
     balancer.observe(torch.tensor([2.0, 2.0, 2.0], dtype=torch.float64))
     assert balancer.parts[1].after.tolist() == [1.0, 2.0, 3.0]
 
@@ -179,20 +192,17 @@ def test_composition_with_unitary_changes_nothing():
 
 def test_a_composition_needs_what_its_parts_need(register):
     class Greedy(Spy):
-        uses_gradients = True
-        needs_positive_losses = True
+        needs = Needs.GRAMIAN | Needs.POSITIVE_LOSSES | Needs.SECOND_LOOK
 
     register("greedy", Greedy)
     balancer = make_balancer("unitary+greedy", num_tasks=3)
-    assert balancer.uses_gradients and balancer.needs_positive_losses and balancer.wants_after
+    assert balancer.needs == Needs.GRAMIAN | Needs.POSITIVE_LOSSES | Needs.SECOND_LOOK
     plain = make_balancer("unitary+rlw", num_tasks=3)
-    assert not (plain.uses_gradients or plain.needs_positive_losses or plain.wants_after)
+    assert plain.needs == Needs.NOTHING
 
 
 def test_a_method_with_a_direction_of_its_own_stands_last(register):
-    class Sum(Balancer):
-        composes_direction = True
-
+    class Sum(Direction):
         def direction(self, tasks):
             return tasks.jacobian.sum(0)
 
@@ -200,8 +210,7 @@ def test_a_method_with_a_direction_of_its_own_stands_last(register):
     given = tasks()
     balancer = make_balancer("static+sum", num_tasks=3, weights=[1, 2, 3])
     expected = (given.jacobian * torch.tensor([[0.5], [1.0], [1.5]], dtype=torch.float64)).sum(0)
-    assert balancer.composes_direction
-    torch.testing.assert_close(balancer.direction(given), expected)
+    torch.testing.assert_close(balancer.balance(given).direction, expected)
     with pytest.raises(ConfigurationError, match="Sum composes its own direction and can only stand last"):
         make_balancer("sum+unitary", num_tasks=3)
 
@@ -227,7 +236,7 @@ def test_an_option_that_belongs_to_no_method_is_refused(options, sentence):
 
 
 def test_an_option_of_two_methods_must_say_whose_it_is(register):
-    class Named(Balancer):
+    class Named(Weighting):
         def __init__(self, num_tasks, weights, generator=None):
             super().__init__(num_tasks, generator)
 
@@ -251,12 +260,13 @@ def objective(weights=(1.0, 2.0, 3.0)):
     def losses(parameters, goal):
         return 0.5 * (parameters["p"][0, 0] - goal).square(), {}
 
-    return TaskObjective(losses, {"p": parameter}, [torch.tensor(weights)], task_names=("a", "b", "c"))
+    context = UpdateContext(Selection.whole(3), ("a", "b", "c"))
+    return TaskObjective(losses, {"p": parameter}, [torch.tensor(weights)], context)
 
 
 def test_the_update_is_the_mean_of_the_weighted_gradients_and_the_weights_are_reported():
     balancer, given = make_balancer("static", num_tasks=3, weights=[1, 0, 1]), objective()
-    balancer.backward(given)
+    given.apply(balancer.balance(given))
     assert given.parameters["p"].grad.item() == pytest.approx(-(1.5 * 1 + 1.5 * 3) / 3)
     assert balancer.diagnostics()["weights"].tolist() == [1.5, 0.0, 1.5]
 
@@ -264,22 +274,27 @@ def test_the_update_is_the_mean_of_the_weighted_gradients_and_the_weights_are_re
 @pytest.mark.parametrize(("weights", "entropy"), [([1, 1, 1], 1.0), ([0, 1, 0], 0.0), ([1, 1, 0], 0.6309)])
 def test_the_entropy_of_weights_is_one_where_all_are_equal_and_zero_where_one_task_has_all(weights, entropy):
     balancer = make_balancer("static", num_tasks=3, weights=weights)
-    balancer.backward(objective())
+    balancer.balance(objective())
     assert balancer.diagnostics()["weight_entropy"].item() == pytest.approx(entropy, abs=1e-4)
 
 
 def test_a_method_that_uses_gradients_computes_the_losses_once(register):
-    class Gradients(Balancer):
-        uses_gradients = True
+    class Gradients(Weighting):
+        needs = Needs.GRAMIAN
 
         def forward(self, tasks):
             return 1 / tasks.gramian.diagonal().sqrt()
 
     given, calls = objective(), []
-    original = given.loss_function
-    given.loss_function = lambda *inputs: (calls.append(1), original(*inputs))[1]
+
+    def counted(*inputs):
+        calls.append(1)
+        return given.loss_function(*inputs)
+
     register("gradients", Gradients)
-    make_balancer("unitary+gradients", num_tasks=3).backward(given)
+    balancer, optimizer = make_balancer("unitary+gradients", num_tasks=3), torch.optim.SGD(given.parameters.values())
+    learner = Learner("critic", given.parameters, counted, balancer, optimizer, given.layout, None)
+    learner.step(given.batch, given.context, UpdateGuard(1))
     assert len(calls) == 1
     assert given.parameters["p"].grad.item() == pytest.approx(-1.0)  # three unit gradients of one sign
 
@@ -288,7 +303,7 @@ def test_a_method_that_uses_gradients_computes_the_losses_once(register):
 @pytest.mark.parametrize("name", ["unitary", "rlw", "unitary+rlw"])
 def test_a_loss_that_is_not_finite_is_refused_by_the_name_of_its_task(name, bad):
     with pytest.raises(BalancerError, match=f"needs finite losses: b has {bad:g}"):
-        make_balancer(name, num_tasks=3).backward(objective((1.0, bad, 3.0)))
+        make_balancer(name, num_tasks=3).balance(objective((1.0, bad, 3.0)))
 
 
 def test_the_state_of_a_composition_is_saved_and_restored():

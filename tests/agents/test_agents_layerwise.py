@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from agents import ConfigurationError, list_balancers, make_balancer
+from agents import ConfigurationError, Needs, list_balancers, make_balancer
 from agents.balancing import task_gradients
-from agents.balancing.balancer import gradient_blocks
-from agents.balancing.objective import TaskObjective
+from agents.balancing.objective import GradientLayout, TaskObjective
 from agents.balancing.task_gradients import factors_pay
 from benchmarks.balancers import PeakMemory
 from tests.agents.test_agents_objective import NETWORKS, build, gradient
@@ -48,7 +47,7 @@ def test_the_blocks_are_the_columns_of_the_jacobian_in_order(side, network, bloc
     dense, factored = pair(side, network)
     for objective in (dense, factored):
         covered = 0
-        for columns, rows in gradient_blocks(objective):
+        for columns, rows in objective.blocks():
             torch.testing.assert_close(rows, dense.jacobian[:, columns], rtol=1e-10, atol=1e-12)
             assert columns.start == covered
             covered = columns.stop
@@ -69,7 +68,7 @@ def test_a_layer_that_is_used_twice_has_the_gradient_of_both_uses():
             first, metrics = once(parameters, states, actions, target, task)
             return first + once(parameters, states.flip(1), 0.5 * actions, target, task)[0], metrics
 
-        return TaskObjective(losses, objective.parameters, objective.batch, grouped=True, layerwise=objective.layerwise)
+        return TaskObjective(losses, objective.parameters, objective.batch, objective.context, objective.layout)
 
     dense, factored = (twice(objective) for objective in pair())
     torch.testing.assert_close(factored.gramian, dense.gramian)
@@ -99,7 +98,8 @@ def test_no_method_holds_the_jacobian_beside_its_own_memory(small_agent, random_
 
     def peak(name):
         balancer = make_balancer(name, num_tasks=agent.num_tasks)
-        agent.critic_balancer, agent.actor_balancer = balancer, make_balancer("unitary", num_tasks=agent.num_tasks)
+        agent.critic_learner.balancer = balancer
+        agent.actor_learner.balancer = make_balancer("unitary", num_tasks=agent.num_tasks)
         agent.update(sample, noise)
         with PeakMemory() as counter:
             agent.update(sample, noise)
@@ -108,7 +108,7 @@ def test_no_method_holds_the_jacobian_beside_its_own_memory(small_agent, random_
     plain = peak("unitary")
     for name in ("pcgrad", "cagrad", "graddrop", "moco"):
         assert peak(name) - plain < jacobian / 2, name
-    agent.settings["jacobian"] = "full"
+    agent.critic_learner.layout = GradientLayout(grouped=True)
     assert peak("pcgrad") - plain > 0.9 * jacobian
 
 
@@ -122,11 +122,11 @@ def test_the_whole_jacobian_is_not_there_layer_by_layer():
 
 
 def test_a_method_that_needs_the_whole_jacobian_is_refused_before_training(small_agent, monkeypatch):
-    monkeypatch.setattr(type(make_balancer("mgda", num_tasks=2)), "needs_jacobian", True)
+    monkeypatch.setattr(type(make_balancer("mgda", num_tasks=2)), "needs", Needs.GRAMIAN | Needs.JACOBIAN)
     with pytest.raises(ConfigurationError, match=r"method of balancer \(Composition\) needs the whole of it"):
         small_agent(balancer="unitary+mgda", jacobian="layerwise")
     agent = small_agent(balancer="mgda", jacobian="auto")
-    assert not agent._layerwise(agent.critic, agent.critic_balancer)
+    assert not agent.critic_learner.layout.layerwise
 
 
 def test_a_network_of_other_layers_is_refused(small_agent, monkeypatch):
@@ -134,7 +134,7 @@ def test_a_network_of_other_layers_is_refused(small_agent, monkeypatch):
     with pytest.raises(ConfigurationError, match="needs a network made of layers that take grouped parameters"):
         small_agent(jacobian="layerwise")
     agent = small_agent(balancer="mgda", jacobian="auto")
-    assert not agent._layerwise(agent.critic, agent.critic_balancer)
+    assert not agent.critic_learner.layout.layerwise
 
 
 def _no(module):
@@ -153,7 +153,7 @@ def test_a_parameter_without_part_in_the_losses_is_named():
     def losses(parameters, *batch):
         return dense.loss_function({name: parameters[name] for name in dense.parameters}, *batch)
 
-    objective = TaskObjective(losses, extra, dense.batch, grouped=True, layerwise=True)
+    objective = TaskObjective(losses, extra, dense.batch, dense.context, GradientLayout(grouped=True, layerwise=True))
     with pytest.raises(ConfigurationError, match="do not depend on the parameter 'spare'"):
         _ = objective.gramian
 

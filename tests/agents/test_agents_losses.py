@@ -10,6 +10,7 @@ from torch.distributions import Independent, Normal, TanhTransform, TransformedD
 from agents import ConfigurationError
 from agents.critics import ScalarValue
 from agents.policies import squashed_sample
+from agents.selection import Selection
 from agents.temperature import Temperature
 from agents.updates import actor_losses, critic_losses, critic_target
 
@@ -131,7 +132,7 @@ def test_each_task_has_its_own_temperature_and_a_shared_one_follows_the_mean_tas
     log_probabilities = torch.tensor([3.0, 2.5, 2.0, 1.0])
     own, shared = (small_agent(temperature=kind, target_entropy=-2.0) for kind in ("per_task", "shared"))
     for agent in (own, shared):
-        agent.temperature.descend(agent.temperature_optimizer, log_probabilities, agent.guard)
+        agent.temperature.step(agent.temperature_optimizer, log_probabilities, Selection.whole(4), agent.guard)
     assert own.temperature.log_alpha.grad.tolist() == [-1.0, -0.5, 0.0, 1.0]
     assert shared.temperature.log_alpha.grad.tolist() == [pytest.approx(-0.125)]
     values = own.temperature.value()

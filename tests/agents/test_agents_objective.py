@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from agents.balancers import make_balancer
-from agents.balancing.objective import TaskObjective
+from agents.balancing.objective import GradientLayout, TaskObjective
+from agents.balancing.tasks import UpdateContext
 from agents.critics import make_value
 from agents.networks import make_network, options_of
 from agents.policies import Actor, Critic
 from agents.precision import autocast
+from agents.selection import Selection
 from agents.updates import actor_losses, critic_losses, critic_target
 
 TASKS, STATE, ACTION = 3, 4, 2
@@ -75,7 +77,8 @@ def build(side="critic", network="mlp", dtype=torch.float64, bfloat16=False, wid
         loss, module, batch = Counted(for_critic), critic, (states, actions, target, task)
     else:
         loss, module, batch = Counted(for_actor), actor, (states, noise, temperatures, task)
-    return TaskObjective(loss, dict(module.named_parameters()), batch, grouped=grouped)
+    context = UpdateContext(Selection.whole(TASKS))
+    return TaskObjective(loss, dict(module.named_parameters()), batch, context, GradientLayout(grouped))
 
 
 def k_backward_passes(objective):
@@ -150,7 +153,7 @@ def test_losses_gradients_and_backward_cost_one_call_of_the_loss():
 
 def test_unitary_costs_one_call_of_the_loss_and_no_task_gradients():
     objective = build()
-    make_balancer("unitary", num_tasks=TASKS).backward(objective)
+    objective.apply(make_balancer("unitary", num_tasks=TASKS).balance(objective))
     assert objective.loss_function.calls == 1 and objective._gradients is None
     expected = k_backward_passes(objective).mean(0)
     torch.testing.assert_close(gradient(objective), expected, rtol=1e-10, atol=1e-12)

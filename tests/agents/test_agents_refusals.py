@@ -90,12 +90,12 @@ def test_without_a_batch_size_every_task_gives_32_samples(small_agent):
 
 
 def test_a_balancer_that_needs_positive_losses_balances_no_actor(small_agent):
-    from agents import Balancer, register_balancer
-    from agents.balancing.balancer import _REGISTRY
+    from agents import Needs, Weighting, register_balancer
+    from agents.balancing.registry import _REGISTRY
 
     @register_balancer("only_positive", family="loss", cost="O(1)", paper="none", summary="for this test")
-    class OnlyPositive(Balancer):
-        needs_positive_losses = True
+    class OnlyPositive(Weighting):
+        needs = Needs.POSITIVE_LOSSES
 
         def forward(self, tasks):
             return 1 / tasks.losses

@@ -9,10 +9,12 @@ from stable_baselines3.common.logger import configure
 from torch.utils.flop_counter import FlopCounterMode
 
 from agents import ConfigurationError
-from agents.balancers import Balancer, make_balancer
-from agents.balancing.objective import TaskObjective
+from agents.balancers import Scheduler, Weighting
+from agents.balancing.objective import GradientLayout, TaskObjective
+from agents.balancing.tasks import UpdateContext
 from agents.balancing.within_group import WithinGroup
 from agents.metrics import UpdateMetrics
+from agents.selection import Selection
 from tests.agents.test_agents_objective import TASKS, build, gradient
 
 HALVES = torch.tensor([[True, False, True, False], [False, True, False, True]])
@@ -42,8 +44,8 @@ def spy_on_updates(agent):
     """The samples, tasks and metrics of all updates to come."""
     seen, update = [], agent.update
 
-    def spy(sample, noise, tasks=None):
-        seen.append((sample, tasks, update(sample, noise, tasks)))
+    def spy(sample, noise, selection):
+        seen.append((sample, selection, update(sample, noise, selection)))
         return seen[-1][2]
 
     agent.update = spy
@@ -71,9 +73,9 @@ def test_tasks_at_rest_are_not_sampled_and_groups_take_turns(scheduled):
     agent = scheduled()
     seen = spy_on_updates(agent)
     agent.train(4)
-    for index, (sample, tasks, metrics) in enumerate(seen):
+    for index, (sample, selection, metrics) in enumerate(seen):
         group = HALVES[index % 2]
-        assert torch.equal(tasks, group) and sample.states.shape[:2] == (2, 4)
+        assert torch.equal(selection.active, group) and sample.states.shape[:2] == (2, 4)
         for name in ("critic_loss", "actor_loss", "q_value", "entropy", "temperature_loss"):
             assert torch.equal(metrics[name].isnan(), ~group), name
         for side in ("critic", "actor"):
@@ -86,7 +88,7 @@ def test_a_sample_of_some_tasks_comes_from_their_rings(scheduled):
     for task in range(4):
         buffer.rows[task] = task
     mask = torch.tensor([False, True, False, True])
-    sample = buffer.sample(16, mask)
+    sample = buffer.sample(16, Selection.of(mask))
     assert sample.rewards.shape == (2, 4) and sample.states.shape[:2] == (2, 4)
     assert (sample.rewards[0] == 1).all() and (sample.rewards[1] == 3).all()
 
@@ -142,19 +144,19 @@ def test_temperatures_of_tasks_at_rest_do_not_move(scheduled):
 
 def test_a_shared_temperature_follows_the_mean_of_the_tasks_at_work(small_agent):
     agent = small_agent(temperature="shared", target_entropy=-2.0)
-    log_probabilities = torch.tensor([3.0, math.nan, 1.0, math.nan])
-    losses = agent.temperature.descend(agent.temperature_optimizer, log_probabilities, agent.guard, HALVES[0])
+    log_probabilities, half = torch.tensor([3.0, math.nan, 1.0, math.nan]), Selection.of(HALVES[0])
+    losses = agent.temperature.step(agent.temperature_optimizer, log_probabilities, half, agent.guard)
     assert agent.temperature.log_alpha.grad.tolist() == [0.0] and torch.equal(losses.isnan(), ~HALVES[0])
-    agent.temperature.descend(agent.temperature_optimizer, log_probabilities + 1, agent.guard, HALVES[0])
+    agent.temperature.step(agent.temperature_optimizer, log_probabilities + 1, half, agent.guard)
     assert agent.temperature.log_alpha.grad.tolist() == [-1.0]
 
 
-def test_means_of_metrics_leave_out_the_updates_in_which_a_task_rested():
-    metrics = UpdateMetrics()
-    metrics.add({"critic_loss": torch.tensor([1.0, math.nan]), "q": torch.tensor(1.0)}, torch.tensor([True, False]))
-    metrics.add({"critic_loss": torch.tensor([3.0, math.nan]), "q": torch.tensor(3.0)}, torch.tensor([True, False]))
+def test_means_of_metrics_leave_out_the_updates_in_which_a_task_was_idle():
+    metrics, first = UpdateMetrics(), Selection.of(torch.tensor([True, False]))
+    metrics.add({"critic_loss": torch.tensor([1.0, math.nan]), "q": torch.tensor(1.0)}, first)
+    metrics.add({"critic_loss": torch.tensor([3.0, math.nan]), "q": torch.tensor(3.0)}, first)
     assert metrics.flush(["a", "b"]) == {"train/critic_loss": 2.0, "train_critic_loss/a": 2.0, "train/q": 2.0}
-    metrics.add({"critic_loss": torch.tensor([5.0, math.nan])}, torch.tensor([True, False]))
+    metrics.add({"critic_loss": torch.tensor([5.0, math.nan])}, first)
     metrics.add({"critic_loss": torch.tensor([7.0, 8.0])})
     assert metrics.flush(["a", "b"]) == {
         "train/critic_loss": 7.0,
@@ -163,9 +165,9 @@ def test_means_of_metrics_leave_out_the_updates_in_which_a_task_rested():
     }
 
 
-def test_a_task_at_work_that_diverges_shows_it():
+def test_an_active_task_that_diverges_shows_it():
     metrics = UpdateMetrics()
-    metrics.add({"critic_loss": torch.tensor([math.nan, 1.0])}, torch.tensor([True, False]))
+    metrics.add({"critic_loss": torch.tensor([math.nan, 1.0])}, Selection.of(torch.tensor([True, False])))
     assert math.isnan(metrics.flush(["a", "b"])["train_critic_loss/a"])
 
 
@@ -177,9 +179,9 @@ def test_a_refresh_sees_all_tasks_and_updates_one_group_of_critic_and_actor(sche
     seen = spy_on_updates(agent)
     agent.train(5)
     balancer = agent.critic_balancer
-    assert [tasks is None for _, tasks, _ in seen[:4]] == [False] * 4  # a running cycle is finished first
+    assert [selection.is_whole for _, selection, _ in seen[:4]] == [False] * 4  # a running cycle is finished first
     refresh, metrics = seen[4][1:]
-    assert refresh is None and not metrics["critic_loss"].isnan().any()
+    assert refresh.is_whole and not metrics["critic_loss"].isnan().any()
     at_work = metrics["critic_balancer.weights"] > 0
     assert torch.equal(at_work, metrics["actor_balancer.weights"] > 0)
     assert torch.equal(metrics["actor_loss"].isnan(), ~at_work)
@@ -200,7 +202,7 @@ def test_every_task_learns_within_a_cycle_also_across_refreshes(scheduled):
 
 def test_the_actor_keeps_no_graph_of_its_own(scheduled):
     agent = scheduled("pcgrad")
-    assert not agent.actor_balancer.schedules and not hasattr(agent.actor_balancer, "memory")
+    assert not isinstance(agent.actor_balancer, Scheduler) and not hasattr(agent.actor_balancer, "memory")
     assert type(agent.actor_balancer.inner).__name__ == "PCGrad"
 
 
@@ -275,7 +277,8 @@ def test_a_saved_agent_keeps_its_groups(scheduled, tmp_path):
     agent.save(tmp_path / "agent.zip")
     loaded = type(agent).load(tmp_path / "agent.zip", device="cpu")
     assert torch.equal(loaded.critic_balancer.groups, HALVES)
-    assert torch.equal(loaded.critic_balancer.next_tasks(), agent.critic_balancer.next_tasks())
+    selections = [one.critic_balancer.next_selection().task for one in (loaded, agent)]
+    assert torch.equal(*selections)
     assert torch.equal(loaded.critic_balancer.within.known, agent.critic_balancer.within.known)
 
 
@@ -293,9 +296,8 @@ def test_an_objective_of_some_tasks_is_the_whole_one_without_the_others(side, ne
         whole.loss_function,
         whole.parameters,
         [tensor[present] for tensor in whole.batch],
-        present=present,
-        grouped=True,
-        layerwise=layerwise,
+        UpdateContext(Selection.of(present)),
+        GradientLayout(grouped=True, layerwise=layerwise),
     )
     assert part.num_tasks == TASKS
     for attribute in touched:
@@ -317,7 +319,7 @@ def test_an_objective_of_some_tasks_is_the_whole_one_without_the_others(side, ne
 # ---------------------------------------------------------------------- what methods know of tasks at rest
 
 
-class SeesMetrics(Balancer):
+class SeesMetrics(Weighting):
     """Weighs all tasks alike and remembers what it was shown."""
 
     def forward(self, tasks):
@@ -334,8 +336,8 @@ def at_work(present, **metrics):
 def test_a_method_reads_of_tasks_at_rest_the_metrics_of_their_last_update():
     within = WithinGroup(SeesMetrics(2))
     first, second = torch.tensor([True, False]), torch.tensor([False, True])
-    within.weigh(at_work(first, target_variance=[4.0, 0.0]), first)
-    within.weigh(at_work(second, target_variance=[0.0, 9.0]), second)
+    within.balance(at_work(first, target_variance=[4.0, 0.0]))
+    within.balance(at_work(second, target_variance=[0.0, 9.0]))
     assert {name: values.tolist() for name, values in within.inner.seen.items()} == {"target_variance": [4.0, 9.0]}
 
 
@@ -354,13 +356,8 @@ def test_a_group_whose_tasks_all_have_no_weight_moves_nothing(scheduled):
     agent = scheduled("static", options={"static.weights": [1, 0, 1, 0]})
     agent.train(4)
     assert agent.guard.skipped == 0
-    assert agent.critic_balancer.group.tolist() == HALVES[1].tolist()
+    assert agent.critic_learner.selection.active.tolist() == HALVES[1].tolist()
     assert agent.critic_balancer.diagnostics()["weights"].tolist() == [0.0] * 4
-
-
-def test_a_method_that_acts_on_the_host_does_so_within_groups():
-    assert WithinGroup(make_balancer("igb_rl", num_tasks=4)).acts_on_host
-    assert not WithinGroup(make_balancer("unitary", num_tasks=4)).acts_on_host
 
 
 def test_an_actor_alone_cannot_decide_what_is_sampled(small_agent):

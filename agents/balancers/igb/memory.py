@@ -74,17 +74,6 @@ class DecisionMemory(nn.Module):
         shape = (-1, self.num_tasks, self.features)
         return Decisions(states.reshape(shape), shares, rewards.squeeze(1), next_states.reshape(shape))
 
-    def mark(self) -> tuple[int, Tensor]:
-        """What `return_to` needs to undo one `add`: a row, and no copy of the memory."""
-        place = self._count % self.capacity
-        return self._count, self.rows[place : place + 1].clone()
-
-    def return_to(self, mark: tuple[int, Tensor]) -> None:
-        """Be as at a mark; at most one decision was stored since, and the buffers are as they were."""
-        self._count, row = mark
-        place = self._count % self.capacity
-        self.rows[place : place + len(row)] = row
-
     def get_extra_state(self) -> Tensor:
         """The rows that hold a decision ``[n, ...]``."""
         return self.rows[: len(self)].clone()

@@ -77,10 +77,10 @@ def _record(num_tasks):
 
 def direction_of(balancer, tasks):
     """The update direction ``[P]`` of any balancer, on the scale of a mean over tasks."""
-    if balancer.composes_direction:
-        balancer.check(tasks)
-        return balancer.direction(tasks)
-    return balancer(tasks) @ tasks.jacobian / balancer.num_tasks
+    balanced = balancer.balance(tasks)
+    if balanced.direction is not None:
+        return balanced.direction
+    return balanced.weights @ tasks.jacobian / balancer.num_tasks
 
 
 def relabelled(tasks, order):

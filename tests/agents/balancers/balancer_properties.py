@@ -4,15 +4,16 @@
 
 import copy
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents.balancers import BalancerError, make_balancer
+from agents.balancers import BalancerError, Needs, make_balancer
 from agents.balancing.objective import TaskObjective
+from agents.balancing.tasks import GivenTasks, UpdateContext
+from agents.selection import Selection
 from tests.agents.balancers.balancer_cases import (
     direction_of,
     progress_of,
@@ -69,7 +70,7 @@ class BalancerProperties:
         directions = []
         for tasks in course:
             directions.append(direction_of(balancer, tasks).clone())
-            if balancer.wants_after:
+            if Needs.SECOND_LOOK in balancer.needs:
                 balancer.observe(tasks.improvement * tasks.losses)
         return directions
 
@@ -221,7 +222,7 @@ class BalancerProperties:
     def test_a_loss_that_is_not_positive_is_refused_where_the_method_needs_it(self, bad):
         tasks = random_tasks(3, 5, 0)
         tasks.losses[2] = bad
-        if self.make(3).needs_positive_losses:
+        if Needs.POSITIVE_LOSSES in self.make(3).needs:
             with pytest.raises(BalancerError, match=f"task 2 has {bad:g}"):
                 self.run(self.make(3), [tasks])
         else:
@@ -240,22 +241,16 @@ class BalancerProperties:
             return (values - targets).square().mean(-1), {}
 
         def objective():
-            tasks = {"temperatures": torch.full((3,), 0.2), "progress": progress_of([0.0] * 3)}
-            return TaskObjective(losses, parameters, (states, targets), **tasks)
+            known = {"temperatures": torch.full((3,), 0.2), "progress": progress_of([0.0] * 3)}
+            context = UpdateContext(Selection.whole(3), **known)
+            return TaskObjective(losses, parameters, (states, targets), context)
 
         seen = objective()
         expected = direction_of(
             self.make(3, dtype=torch.float32),
-            SimpleNamespace(
-                losses=seen.losses,
-                jacobian=seen.jacobian,
-                gramian=seen.gramian,
-                temperatures=seen.temperatures,
-                progress=seen.progress,
-                num_tasks=3,
-                step=0,
-            ),
+            GivenTasks(seen.losses, seen.jacobian, seen.gramian, context=seen.context),
         )
-        self.make(3, dtype=torch.float32).backward(objective())
+        applied = objective()
+        applied.apply(self.make(3, dtype=torch.float32).balance(applied))
         gradients = torch.cat([parameter.grad.flatten() for parameter in parameters.values()])
         torch.testing.assert_close(gradients, expected, rtol=1e-3, atol=1e-5 * float(expected.norm()) + 1e-7)

@@ -5,22 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from agents.balancers import make_balancer
-from agents.balancing import balancer as base
+from agents.balancers import Needs, make_balancer
+from agents.balancing import registry
 
 PAGE = Path(__file__).parents[3] / "docs" / "add-a-balancer.md"
 METHOD, TESTS = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 _namespace = {"__name__": __name__}
 exec(compile(METHOD, str(PAGE), "exec"), _namespace)
-_record = base._REGISTRY.pop("group_dro")  # known during the tests of this file only
+_record = registry._REGISTRY.pop("group_dro")  # known during the tests of this file only
 exec(compile(TESTS, str(PAGE), "exec"), globals())  # TestGroupDRO, collected from here
 del BalancerProperties  # noqa: F821  made by the line above, and no test class of its own
 
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch):
-    monkeypatch.setitem(base._REGISTRY, "group_dro", _record)
+    monkeypatch.setitem(registry._REGISTRY, "group_dro", _record)
 
 
 def test_a_complete_balancer_takes_at_most_forty_lines():
@@ -29,6 +29,6 @@ def test_a_complete_balancer_takes_at_most_forty_lines():
 
 def test_the_new_method_composes_and_names_its_options():
     balancer = make_balancer("group_dro+pcgrad", num_tasks=3, step_size=0.1)
-    assert balancer.uses_gradients
+    assert balancer.needs & Needs.TASK_GRADIENTS
     with pytest.raises(ValueError, match="did you mean 'step_size'"):
         make_balancer("group_dro", num_tasks=3, stepsize=0.1)

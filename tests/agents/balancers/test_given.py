@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from stable_baselines3.common.logger import configure
 
 from agents import ConfigurationError, make_balancer
-from agents.balancers.given import draw_counts
+from agents.balancing.allocation import draw_counts
 from agents.balancing.objective import TaskObjective
+from agents.balancing.tasks import UpdateContext
+from agents.selection import Selection
 from tests.agents.balancers.balancer_cases import GIVEN
 from tests.agents.test_agents_objective import TASKS, build, gradient
 
@@ -56,32 +58,27 @@ def test_equal_weights_sample_every_task_once_which_is_unitary_to_the_bit(small_
 def test_weighing_the_loss_and_sampling_in_proportion_give_the_same_direction_on_average(side):
     objective = build(side)
     weights = torch.tensor([1.8, 0.3, 0.9])
-    plain = TaskObjective(objective.loss_function, objective.parameters, objective.batch)
+    plain = TaskObjective(objective.loss_function, objective.parameters, objective.batch, objective.context)
     plain.backward(weights.double())
     expected = gradient(plain)
     balancer = make_balancer("static", num_tasks=TASKS, weights=weights.tolist(), weights_on="sampling")
     total, draws = torch.zeros_like(expected), 3000
     directions: dict[tuple[int, ...], torch.Tensor] = {}
     for _ in range(draws):
-        groups = balancer.next_tasks()
-        key = (0, 1, 2) if groups is None else tuple(groups.tolist())
+        selection = balancer.next_selection()
+        key = tuple(selection.task.tolist())
         if key not in directions:
-            directions[key] = direction_of(objective, balancer, groups)
+            directions[key] = direction_of(objective, balancer, selection)
         total += directions[key]
     assert len(directions) > 2
     assert (total / draws - expected).norm() < 0.05 * expected.norm()
 
 
-def direction_of(objective, balancer, groups):
+def direction_of(objective, balancer, selection):
     """The gradient of an update whose groups of samples are of these tasks."""
-    present, batch = None, objective.batch
-    if groups is not None:
-        present = torch.zeros(TASKS, dtype=torch.bool).index_fill(0, groups, True)
-        batch = [part[groups] for part in batch]
-    sampled = TaskObjective(
-        objective.loss_function, objective.parameters, batch, present=present, task_of_group=groups, grouped=True
-    )
-    balancer.backward(sampled)
+    batch, context = [part[selection.task] for part in objective.batch], objective.context.narrowed(selection)
+    sampled = TaskObjective(objective.loss_function, objective.parameters, batch, context, objective.layout)
+    sampled.apply(balancer.balance(sampled))
     return gradient(sampled)
 
 
@@ -89,14 +86,9 @@ def test_a_task_with_several_groups_has_the_mean_of_their_losses_and_spoils_no_o
     def losses_of(parameters, numbers):
         return numbers * parameters["p"], {}
 
-    batch = [torch.tensor([1.0, 3.0, float("nan")])]
-    objective = TaskObjective(
-        losses_of,
-        {"p": torch.nn.Parameter(torch.ones(()))},
-        batch,
-        present=torch.tensor([True, False, True]),
-        task_of_group=torch.tensor([0, 0, 2]),
-    )
+    batch, selection = [torch.tensor([1.0, 3.0, float("nan")])], Selection(3, torch.tensor([0, 0, 2]))
+    parameters = {"p": torch.nn.Parameter(torch.ones(()))}
+    objective = TaskObjective(losses_of, parameters, batch, UpdateContext(selection))
     assert objective.losses[0] == 2.0 and objective.losses[1:].isnan().all()
 
 
@@ -190,9 +182,9 @@ def test_a_schedule_is_a_setting_and_no_state():
 def test_a_schedule_acts_on_what_is_sampled_too():
     rows = [[4, 0, 0, 0], [0, 0, 0, 4]]
     balancer = make_balancer("schedule", num_tasks=4, times=[0, 0.5], weights=rows, weights_on="sampling")
-    assert balancer.next_tasks(at(0.1).progress).tolist() == [0, 0, 0, 0]
-    assert balancer.next_tasks(at(0.7).progress).tolist() == [3, 3, 3, 3]
-    assert balancer.group.tolist() == [False, False, False, True]
+    assert balancer.next_selection(at(0.1).progress).task.tolist() == [0, 0, 0, 0]
+    later = balancer.next_selection(at(0.7).progress)
+    assert later.task.tolist() == [3, 3, 3, 3] and later.active.tolist() == [False, False, False, True]
 
 
 @pytest.mark.parametrize("times", [[], [0.1], [0, 0.5, 0.5], [0, 1.0]])

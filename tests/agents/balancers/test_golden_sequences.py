@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agents.balancers import make_balancer
+from agents.balancers import Needs, make_balancer
 from tests.agents.balancers.balancer_cases import GOLDEN, direction_of, tasks_of
 
 OPTIONS = {
@@ -24,7 +24,7 @@ def test_the_whole_sequence_has_the_weights_of_the_authors_program(name, index, 
         weights = balancer(tasks_of(torch.tensor(step["losses"], dtype=dtype)))
         expected = torch.tensor(step["weights"], dtype=dtype)
         torch.testing.assert_close(weights / weights.sum(), expected / expected.sum(), rtol=1e-4, atol=1e-5)
-        if balancer.wants_after:
+        if Needs.SECOND_LOOK in balancer.needs:
             balancer.observe(torch.tensor(step["losses_after"], dtype=dtype))
 
 
@@ -36,5 +36,5 @@ def test_the_direction_is_parallel_to_the_recorded_one(name, index):
         direction = direction_of(balancer, tasks_of(torch.tensor(step["losses"]), torch.tensor(step["jacobian"])))
         recorded = torch.tensor(step["direction"])
         assert torch.cosine_similarity(direction, recorded, dim=0) > 1 - 1e-6
-        if balancer.wants_after:
+        if Needs.SECOND_LOOK in balancer.needs:
             balancer.observe(torch.tensor(step["losses_after"]))

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from agents.balancers import BalancerError, make_balancer
+from agents.balancers import BalancerError, Needs, make_balancer
 from agents.errors import ConfigurationError
+from agents.selection import Selection
 from tests.agents.balancers.balancer_cases import GOLDEN, direction_of, random_tasks, tasks_of
 
 torch.set_num_threads(1)
@@ -202,7 +203,7 @@ def test_nash_keeps_its_weights_between_updates_and_asks_for_gradients_only_then
     balancer = make_balancer("nash_mtl", num_tasks=3, update_every=3)
     asked, weights = [], []
     for seed in range(6):
-        asked.append(balancer.wants_gradients())
+        asked.append(bool(balancer.needs_now(Selection.whole(3)) & Needs.TASK_GRADIENTS))
         tasks = random_tasks(3, 5, seed)
         if not asked[-1]:
             tasks = SimpleNamespace(losses=tasks.losses)
@@ -210,7 +211,8 @@ def test_nash_keeps_its_weights_between_updates_and_asks_for_gradients_only_then
     assert asked == [True, False, False] * 2
     assert torch.equal(weights[0], weights[2]) and torch.equal(weights[3], weights[5])
     assert not torch.equal(weights[2], weights[3])
-    assert make_balancer("igb_v1+nash_mtl", num_tasks=3, update_every=2).wants_gradients()
+    composed = make_balancer("igb_v1+nash_mtl", num_tasks=3, update_every=2)
+    assert composed.needs_now(Selection.whole(3)) & Needs.TASK_GRADIENTS
 
 
 @pytest.mark.parametrize("scale_mode", ["min", "median", "rmse"])
@@ -296,8 +298,8 @@ def test_moco_finds_the_min_norm_weights_of_constant_gradients():
 
 
 def test_moco_takes_negative_losses_only_without_loss_norm():
-    assert make_balancer("moco", num_tasks=2).needs_positive_losses
-    assert not make_balancer("moco", num_tasks=2, norm="none").needs_positive_losses
+    assert Needs.POSITIVE_LOSSES in make_balancer("moco", num_tasks=2).needs
+    assert Needs.POSITIVE_LOSSES not in make_balancer("moco", num_tasks=2, norm="none").needs
 
 
 def test_db_mtl_stretches_the_gradients_of_log_losses_to_the_longest():

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from agents.balancers import BalancerError, make_balancer
+from agents.balancers import BalancerError, Needs, make_balancer
 from agents.balancers.go4align import group_means
 from agents.balancing.buffer_adam import BufferAdam
 from agents.errors import ConfigurationError
@@ -19,7 +19,7 @@ def weights_of(name, losses=LOSSES, steps=1, **options):
     balancer = make_balancer(name, num_tasks=len(losses), **options).double()
     for _ in range(steps):
         weights = balancer(tasks_of(losses))
-        if balancer.wants_after:
+        if Needs.SECOND_LOOK in balancer.needs:
             balancer.observe(losses)
     return weights
 

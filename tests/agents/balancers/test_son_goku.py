@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.balancers import list_balancers, make_balancer
+from agents.balancers import Needs, list_balancers, make_balancer
 from agents.balancing.coloring import (
     ThresholdSchedule,
     conflict_graph,
@@ -232,21 +232,26 @@ def test_a_loss_method_weighs_all_tasks_and_has_mean_one_within_the_group():
 def test_a_method_with_a_direction_of_its_own_works_within_the_group():
     balancer = scheduler("graddrop")
     directions = [direction_of(balancer, opposed()) for _ in range(8)]
-    assert balancer.composes_direction and all(direction.isfinite().all() for direction in directions)
+    assert balancer.balance(opposed()).direction is not None
+    assert all(direction.isfinite().all() for direction in directions)
     assert len(balancer.groups) == 2
+
+
+def wants_gradients(balancer):
+    return bool(balancer.needs_now(balancer.next_selection()) & Needs.TASK_GRADIENTS)
 
 
 def test_gradients_are_asked_for_only_at_a_refresh_if_the_inner_method_needs_none():
     balancer = scheduler()
     asked = []
     for _ in range(12):
-        asked.append(balancer.wants_gradients())
+        asked.append(wants_gradients(balancer))
         tasks = opposed()
         if not asked[-1]:
             del tasks.gramian, tasks.jacobian
         balancer(tasks)
     assert asked == [False] * 4 + [True] + [False] * 3 + [True] + [False] * 3
-    assert all(scheduler("pcgrad").wants_gradients() for _ in range(3))
+    assert all(wants_gradients(scheduler("pcgrad")) for _ in range(3))
 
 
 def test_a_refresh_costs_what_passes_since_gradients_were_first_asked_for(monkeypatch):
@@ -255,11 +260,9 @@ def test_a_refresh_costs_what_passes_since_gradients_were_first_asked_for(monkey
     balancer = scheduler()
 
     def update(gradients_take, stops=False):
-        balancer.next_tasks()
-        balancer.wants_gradients()  # the guard
+        wants_gradients(balancer)
         now[0] += gradients_take
         if not stops:
-            balancer.wants_gradients()  # the balancer, for the same update
             balancer(opposed())
 
     for _ in range(5):
@@ -317,7 +320,7 @@ def test_any_method_works_within_the_groups(inner):
     for update in range(14):
         direction = direction_of(balancer, opposed())
         assert direction.shape == (3,) and direction.isfinite().all(), update
-        if balancer.wants_after:
+        if Needs.SECOND_LOOK in balancer.needs:
             balancer.observe(0.9 * opposed().losses)
     assert len(balancer.groups) == 2
 

@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 
-from agents.balancers import Balancer, BalancerError, make_balancer
-from agents.balancing.within_group import ActiveTasks, WithinGroup, narrowed
+from agents.balancers import BalancerError, Needs, Weighting, make_balancer
+from agents.balancing.tasks import as_tasks
+from agents.balancing.within_group import WithinGroup, narrowed
 from agents.errors import ConfigurationError
+from agents.selection import Selection
 from tests.agents.balancers.balancer_cases import direction_of, random_tasks, relabelled, tasks_of
 
 torch.set_num_threads(1)
@@ -42,9 +44,8 @@ def joint_then_groups():
 
 def step(within, tasks, group):
     """Direction of one update of a group, on the scale of a mean over it."""
-    if within.composes_direction:
-        return within.compose(tasks, group)
-    return within.weigh(tasks, group) @ tasks.jacobian / TASKS
+    balanced = within.balance_group(as_tasks(tasks), Selection.of(group))
+    return balanced.weights @ tasks.jacobian / TASKS if balanced.direction is None else balanced.direction
 
 
 def follow(within, course):
@@ -69,7 +70,7 @@ def test_with_all_tasks_at_work_it_is_the_bare_method_to_the_bit(name):
     for seed in range(8):
         tasks = random_tasks(TASKS, PARAMETERS, seed)
         expected = direction_of(bare, tasks)
-        assert torch.equal(step(within, tasks, mask(range(TASKS)) if seed % 2 else None), expected)
+        assert torch.equal(step(within, tasks, mask(range(TASKS))), expected)
     assert all(torch.equal(one, rows(within.inner)[key]) for key, one in rows(bare).items())
 
 
@@ -82,7 +83,7 @@ def test_a_group_of_all_tasks_changes_nothing(name):
         tasks = random_tasks(TASKS, PARAMETERS, seed)
         expected = direction_of(bare, tasks)
         with narrowed(other, everybody):
-            assert torch.equal(direction_of(other, ActiveTasks(tasks, everybody)), expected)
+            assert torch.equal(direction_of(other, as_tasks(tasks).only(Selection.of(everybody))), expected)
 
 
 @every_stateful_method
@@ -180,11 +181,8 @@ def test_after_any_groups_the_weights_of_all_tasks_have_mean_one_within_each(nam
     for seed in range(30):
         group = mask([[0, 2], [1, 3, 4]][seed % 2])
         tasks = random_tasks(TASKS, PARAMETERS, seed)
-        if name == "gradnorm":
-            used = within.weigh(tasks, group)
-        else:
-            within.compose(tasks, group)
-            used = within.diagnostics()["weights"]
+        step(within, tasks, group)
+        used = within.diagnostics()["weights"]
         assert used[group].mean().item() == pytest.approx(TASKS / int(group.sum())) and (used[~group] == 0).all()
 
 
@@ -192,7 +190,7 @@ def test_a_group_of_which_moco_has_forgotten_every_task_starts_from_equal_weight
     balancer = method("moco")
     balancer.shares = torch.tensor([0.5, 0.5, 0.0, 0.0, 0.0], dtype=torch.float64)
     within = WithinGroup(balancer)
-    direction = within.compose(random_tasks(TASKS, PARAMETERS, 0), mask([3, 4]))
+    direction = step(within, random_tasks(TASKS, PARAMETERS, 0), mask([3, 4]))
     assert direction.isfinite().all() and balancer.shares[3:].sum().item() == pytest.approx(2 / TASKS)
 
 
@@ -202,12 +200,12 @@ def test_a_group_of_which_moco_has_forgotten_every_task_starts_from_equal_weight
 def asked_for_gradients(within, groups):
     asked = []
     for seed, group in enumerate(groups):
-        present = mask(group)
-        asked.append(within.wants_gradients(present))
+        selection = Selection.of(mask(group))
+        asked.append(bool(within.needs_now(selection) & Needs.TASK_GRADIENTS))
         tasks = random_tasks(TASKS, PARAMETERS, seed)
         if not asked[-1]:
             del tasks.gramian, tasks.jacobian
-        within.weigh(tasks, present)
+        within.balance_group(as_tasks(tasks), selection)
     return asked
 
 
@@ -225,10 +223,10 @@ def test_a_group_that_is_new_bargains_anew_and_ends_the_bargains_it_takes_tasks_
 # ---------------------------------------------------------------- what is refused
 
 
-class Stubborn(Balancer):
+class Stubborn(Weighting):
     """A gradient method that says nothing of a part of the tasks."""
 
-    uses_gradients = True
+    needs = Needs.GRAMIAN
 
     def forward(self, tasks):
         return tasks.gramian.diagonal()
