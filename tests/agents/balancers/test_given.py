@@ -116,8 +116,8 @@ def test_an_update_takes_as_many_samples_as_ever_and_leaves_the_temperature_of_a
     agent = sampling_agent(policy_kwargs={"network": network})
     before, seen, update = agent.temperature.log_alpha.detach().clone(), [], agent.update
 
-    def spy(sample, noise, tasks=None):
-        seen.append((sample, tasks, update(sample, noise, tasks)))
+    def spy(sample, noise, selection):
+        seen.append((sample, selection.task, update(sample, noise, selection)))
         return seen[-1][2]
 
     agent.update = spy
