@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from agents.critics import Value, make_value
 from agents.errors import ConfigurationError, unknown_name
-from agents.networks import make_network, options_of
+from agents.networks import NetworkShape, make_network, options_of
 from agents.networks.layers import EMBEDDING_SIZE, TaskEncoding
 
 LOG_STD_RANGES = {"clamp": (-20.0, 2.0), "tanh": (-10.0, 2.0)}
@@ -100,18 +100,12 @@ def call(module: nn.Module, parameters: Mapping[str, Tensor], *inputs: Tensor) -
 
 
 def _options(
-    network: str,
-    hidden_sizes: Sequence[int],
-    task_id: str,
-    generator: torch.Generator,
-    further: Mapping[str, Any],
-    **wanted: Any,
+    network: str, hidden_sizes: Sequence[int], task_id: str, further: Mapping[str, Any], **wanted: Any
 ) -> dict[str, Any]:
     """Options of one network; of those that are wanted, without the ones that its architecture has settled itself."""
     free = options_of(network)
     left = {name: value for name, value in wanted.items() if name in free}
-    common = {"hidden_sizes": tuple(hidden_sizes), "task_id": task_id, "generator": generator}
-    return {**common, **left, **further}
+    return {"hidden_sizes": tuple(hidden_sizes), "task_id": task_id, **left, **further}
 
 
 class MultiTaskPolicy(BasePolicy):
@@ -168,12 +162,11 @@ class MultiTaskPolicy(BasePolicy):
         further = network_kwargs or {}
         shares = task_id == "critic_embedding"
         of_critic, of_actor = ("embedding", "none") if shares else (task_id, task_id)
-        for_critic = _options(network, hidden_sizes, of_critic, self.generator, further, layer_norm=critic_layer_norm)
+        for_critic = _options(network, hidden_sizes, of_critic, further, layer_norm=critic_layer_norm)
         for_actor = _options(
             network,
             hidden_sizes if actor_hidden_sizes is None else actor_hidden_sizes,
             of_actor,
-            self.generator,
             further,
             layer_norm=actor_layer_norm,
             head_scale=1e-3,
@@ -182,11 +175,12 @@ class MultiTaskPolicy(BasePolicy):
         def make_critic() -> Critic:
             value = make_value(critic, ensemble_reduction, **(critic_kwargs or {}))
             inputs = self.state_size + self.action_size
-            net = make_network(network, inputs, value.outputs, num_tasks, members=num_critics, **for_critic)
-            return Critic(net, value)
+            shape = NetworkShape(inputs, value.outputs, num_tasks, num_critics, self.generator)
+            return Critic(make_network(network, shape, **for_critic), value)
 
         inputs = self.state_size + (further.get("embedding_size", EMBEDDING_SIZE) if shares else 0)
-        net = make_network(network, inputs, 2 * self.action_size, num_tasks, members=1, **for_actor)
+        shape = NetworkShape(inputs, 2 * self.action_size, num_tasks, 1, self.generator)
+        net = make_network(network, shape, **for_actor)
         encoding = self._add_critics(make_critic, shares)
         self.actor = Actor(net, log_std, encoding)
 

@@ -30,9 +30,7 @@ def suites() -> str:
 
 def networks() -> str:
     """Every network with the first line of its docstring."""
-    rows = [
-        [f"`{name}`", (network.__doc__ or "").strip().splitlines()[0]] for name, network in sorted(NETWORKS.items())
-    ]
+    rows = [[f"`{network.name}`", network.summary] for network in NETWORKS.listed()]
     return _markdown(["`network=`", "architecture"], rows)
 
 

@@ -236,7 +236,7 @@ def _balancers() -> Listing:
 def _networks() -> Listing:
     from agents.networks import NETWORKS
 
-    rows = [[name, (network.__doc__ or "").strip().splitlines()[0]] for name, network in sorted(NETWORKS.items())]
+    rows = [[network.name, network.summary] for network in NETWORKS.listed()]
     return ["network", "what it is"], rows
 
 

@@ -7,19 +7,22 @@ import pytest
 import torch
 
 from agents import ConfigurationError
-from agents.networks import NETWORKS, make_network, options_of
+from agents.networks import MLP, NETWORKS, NetworkShape, make_network, options_of, register_network
 from agents.networks.layers import EnsembleLayerNorm, EnsembleLinear, ReLU
 
 TASKS, FEATURES, OUTPUTS = 3, 5, 2
 every = pytest.mark.parametrize("name", sorted(NETWORKS))
 
 
+def shape(members=2, seed=0):
+    return NetworkShape(FEATURES, OUTPUTS, TASKS, members, torch.Generator().manual_seed(seed))
+
+
 def network(name="mlp", members=2, seed=0, **options):
-    generator = torch.Generator().manual_seed(seed)
     options = {"hidden_sizes": [16, 16], "head_scale": 0.5, **options}
     if name == "bronet":  # it leaves no choice of these
         options = {option: value for option, value in options.items() if option not in ("head_scale", "layer_norm")}
-    return make_network(name, FEATURES, OUTPUTS, TASKS, members=members, generator=generator, **options)
+    return make_network(name, shape(members, seed), **options)
 
 
 def inputs(groups=TASKS, samples=4):
@@ -146,7 +149,7 @@ def test_blocks_of_different_widths_are_refused():
 def test_what_an_architecture_has_settled_is_no_option_of_it():
     assert "layer_norm" in options_of("mlp") and "layer_norm" not in options_of("bronet")
     with pytest.raises(ConfigurationError, match="Unknown option of network 'bronet' 'layer_norm'"):
-        make_network("bronet", 3, 1, 2, members=1, generator=torch.Generator(), layer_norm=False)
+        make_network("bronet", shape(), layer_norm=False)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +208,17 @@ def test_equal_generators_give_equal_networks():
     for name, value in first.items():
         assert torch.equal(value, second[name])
     assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_a_network_says_what_it_is_and_what_a_user_can_set():
+    record = NETWORKS["mlp"]
+    assert record.summary == "Shared trunk and one shared head; the task is part of the input."
+    assert options_of("mlp") == {"hidden_sizes", "layer_norm", "task_id", "embedding_size", "head_scale"}
+
+
+def test_a_name_is_taken_once():
+    with pytest.raises(ConfigurationError, match=r"^A network named 'mlp' is registered already\.$"):
+        register_network("mlp")(MLP)
 
 
 def test_an_unknown_network_gets_the_nearest():
