@@ -1,14 +1,18 @@
 """Networks: shapes, independent ensemble members, and what they are told about the task."""
 
+import dataclasses
+import inspect
 import math
 from unittest import mock
 
 import pytest
 import torch
+from gymnasium.spaces import Box
 
-from agents import ConfigurationError
+from agents import ConfigurationError, MultiTaskPolicy
 from agents.networks import MLP, NETWORKS, NetworkShape, make_network, options_of, register_network
 from agents.networks.layers import EnsembleLayerNorm, EnsembleLinear, ReLU
+from agents.policies import PolicySettings
 
 TASKS, FEATURES, OUTPUTS = 3, 5, 2
 every = pytest.mark.parametrize("name", sorted(NETWORKS))
@@ -192,6 +196,19 @@ def test_the_agents_actor_starts_near_the_middle_with_unit_spread(small_agent):
     states = torch.randn(4, 8, 2, generator=torch.Generator().manual_seed(0))
     mean, log_std = agent.actor(states, agent._task)
     assert mean.abs().max() < 0.1 and log_std.abs().max() < 0.1
+
+
+def test_the_signature_of_a_policy_lists_every_setting():
+    settings = {field.name: field.default for field in dataclasses.fields(PolicySettings)}
+    listed = inspect.signature(MultiTaskPolicy).parameters
+    assert {name: listed[name].default for name in settings} == settings
+    assert listed.keys() - settings == {"observation_space", "action_space", "lr_schedule", "num_tasks", "generator"}
+
+
+def test_a_policy_refuses_a_setting_it_does_not_have():
+    spaces = (Box(-1, 1, (FEATURES + TASKS,)), Box(-1, 1, (1,)))
+    with pytest.raises(ConfigurationError, match="MultiTaskPolicy does not take 'task_di', did you mean 'task_id'"):
+        MultiTaskPolicy(*spaces, num_tasks=TASKS, task_di="none")
 
 
 @pytest.mark.parametrize("name", ["mlp", "multihead", "bronet"])
