@@ -131,6 +131,15 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     return _convert_scalar(hint, value, path)
 
 
+def convert_scalar(hint: Any, value: Any, path: str) -> Any:
+    """The value as an annotation outside a config wants it; unchanged where that is no number, text or boolean.
+
+    :param path: where the value stands in the config, for the sentence
+    :raises ConfigError: naming the setting, the bad value and what would be right
+    """
+    return _convert_scalar(hint, value, path) if hint in (int, float, str, bool) else value
+
+
 def _convert_union(options: tuple[Any, ...], value: Any, path: str) -> Any:
     """The first alternative that takes the value; a value of the right type but out of range is reported as such."""
     if value is None and types.NoneType in options:

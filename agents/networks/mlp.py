@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from agents.errors import ConfigurationError
 from agents.networks.base import NetworkShape, TaskNetwork, refuse_bad_widths
 from agents.networks.layers import EMBEDDING_SIZE, EnsembleLayerNorm, EnsembleLinear, ReLU, TaskEncoding
 from agents.networks.registry import register_network
@@ -33,6 +34,8 @@ class MLP(TaskNetwork):
     ) -> None:
         super().__init__()
         refuse_bad_widths(hidden_sizes)
+        if head_scale < 0:
+            raise ConfigurationError(f"head_scale must be at least 0, found {head_scale:g}.")
         self.members = shape.members
         self.task_encoding = TaskEncoding(shape.num_tasks, task_id, embedding_size, shape.generator)
         layers: list[nn.Module] = []

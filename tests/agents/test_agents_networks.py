@@ -258,3 +258,15 @@ def test_an_unknown_option_gets_the_nearest_and_hears_of_no_internal_one():
 def test_layers_without_width_are_refused(sizes):
     with pytest.raises(ConfigurationError, match="hidden_sizes must be positive widths"):
         network(hidden_sizes=sizes)
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ({"head_scale": -1.0}, "head_scale must be at least 0, found -1"),
+        ({"task_id": "embedding", "embedding_size": 0}, "embedding_size must be at least 1, found 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(option, sentence):
+    with pytest.raises(ConfigurationError, match=sentence):
+        network(**option)
