@@ -1,4 +1,4 @@
-"""What a run writes while it trains: the metrics of an evaluation, and the writers behind Stable-Baselines3's logger."""
+"""What a run writes while it trains: metrics of evaluations, and the writers behind Stable-Baselines3's logger."""
 
 import json
 import math
