@@ -15,7 +15,7 @@ from agents.balancing.objective import GradientLayout, TaskObjective
 from agents.balancing.task_gradients import Scratch
 from agents.balancing.tasks import UpdateContext
 from agents.critics import ScalarValue
-from agents.networks import make_network
+from agents.networks import NetworkShape, make_network
 from agents.policies import Critic
 from agents.precision import fastest_exact_float32, float32_products
 from agents.selection import Selection
@@ -41,9 +41,8 @@ class Contest:
     def __init__(self, num_tasks: int, samples: int, hidden_sizes: Sequence[int] = (400, 400, 400)) -> None:
         generator = torch.Generator().manual_seed(0)
         normal = partial(torch.randn, generator=generator)
-        network = make_network(
-            "mlp", STATES + ACTIONS, 1, num_tasks, members=2, hidden_sizes=tuple(hidden_sizes), generator=generator
-        )
+        shape = NetworkShape(STATES + ACTIONS, 1, num_tasks, members=2, generator=generator)
+        network = make_network("mlp", shape, hidden_sizes=tuple(hidden_sizes))
         self.critic = Critic(network, ScalarValue())
         self.batch = (
             normal(num_tasks, samples, STATES),

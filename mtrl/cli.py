@@ -236,8 +236,8 @@ def _balancers() -> Listing:
 def _networks() -> Listing:
     from agents.networks import NETWORKS
 
-    rows = [[name, (network.__doc__ or "").strip().splitlines()[0]] for name, network in sorted(NETWORKS.items())]
-    return ["network", "what it is"], rows
+    rows = [[network.name, network.summary, ", ".join(sorted(network.options)) or "-"] for network in NETWORKS.listed()]
+    return ["network", "what it is", "options"], rows
 
 
 def _suites() -> Listing:

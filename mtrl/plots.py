@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from mtrl.tracking import BALANCER_WEIGHT, EVAL_SUCCESS, EVAL_SUCCESS_RATE, task_series
+from agents.tags import BALANCER_WEIGHT, EVAL_SUCCESS, EVAL_SUCCESS_RATE, of_part, parts_of
+from mtrl.tracking import tag_series, task_series
 
 # Okabe and Ito's colours, told apart with any colour vision; black is the mean's.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999933")
@@ -29,7 +30,7 @@ def plot_success(metrics: Metrics, path: Path) -> bool:
     series = task_series(metrics, EVAL_SUCCESS)
     if not series:
         return False
-    mean = task_series(metrics, EVAL_SUCCESS_RATE)[""]
+    mean = tag_series(metrics, EVAL_SUCCESS_RATE)
     return _draw(series, mean, path, title="Success per task", label="success rate", limits=(-0.02, 1.02))
 
 
@@ -41,7 +42,32 @@ def plot_weights(metrics: Metrics, path: Path) -> bool:
     series = task_series(metrics, BALANCER_WEIGHT)
     if all(np.allclose(points[:, 2], 1.0, atol=1e-6) for points in series.values()):
         return False
-    return _draw(series, None, path, title="Task weights (critic)", label="weight", limits=None)
+    title = "Task weights (critic)"
+    parts = parts_of(BALANCER_WEIGHT, dict.fromkeys(tag for line in metrics for tag in line))
+    if len(parts) < 2:
+        return _draw(series, None, path, title=title, label="weight", limits=None)
+    panels = {part: task_series(metrics, of_part(BALANCER_WEIGHT, part)) for part in parts}
+    return _draw_panels({**panels, "product": series}, path, title)
+
+
+def _draw_panels(panels: dict[str, dict[str, np.ndarray]], path: Path, title: str) -> bool:
+    """The weights of every part of a composition, one panel below the other, and their product."""
+    many = any(len(series) > _MOST_LINES for series in panels.values())
+    figure = Figure(figsize=(9, len(panels) * (3 + (5 if many else 0))), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(panels), 1, sharex=True)
+    for panel, (part, series) in zip(axes, panels.items(), strict=True):
+        if many:
+            _draw_heat_map(figure, panel, series, "weight")
+        else:
+            _draw_lines(panel, series, None)
+            _finish_lines(panel, "weight", None)
+        panel.set_title(part, loc="left", fontsize="medium")
+    axes[-1].set_xlabel("env steps, all tasks")
+    axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
+    _add_minutes(axes[0], next(iter(panels["product"].values())))
+    _save(figure, path, title)
+    return True
 
 
 def _draw(
@@ -70,10 +96,14 @@ def _draw(
     bottom.set_xlabel("env steps, all tasks")
     bottom.xaxis.set_major_formatter(EngFormatter(sep=""))
     _add_minutes(top, next(iter(series.values())) if mean is None else mean)
+    _save(figure, path, title)
+    return True
+
+
+def _save(figure: Figure, path: Path, title: str) -> None:
     figure.suptitle(title, fontweight="bold")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
-    return True
 
 
 def _draw_lines(axes: Axes, series: dict[str, np.ndarray], mean: np.ndarray | None) -> None:

@@ -9,24 +9,25 @@ import torch
 
 from agents.balancing.balancer import Balancer, Direction, Scheduler, Weighting
 from agents.balancing.composition import compose
-from agents.errors import ConfigurationError, nearest, unknown_name
+from agents.errors import ConfigurationError, nearest
+from agents.registry import Record, Registry
 
 
 @dataclass(frozen=True)
-class BalancerRecord:
-    """A registered method, as ``mtrl list balancers`` prints it."""
+class BalancerRecord(Record[Balancer]):
+    """A registered method, as ``mtrl list balancers`` prints it.
 
-    name: str
-    family: str  # loss | gradient | scheduler
-    cost: str  # O(1): one backward pass; O(K): K gradients
+    :param family: ``loss``, ``gradient`` or ``scheduler``
+    :param cost: ``O(1)``, one backward pass, or ``O(K)``, K gradients
+    """
+
+    family: str
+    cost: str
     paper: str
-    summary: str
-    options: frozenset[str]
-    make: Callable[..., Balancer]
     balancer: type[Balancer]
 
 
-_REGISTRY: dict[str, BalancerRecord] = {}
+BALANCERS: Registry[BalancerRecord] = Registry("balancer")
 
 
 def register_balancer(
@@ -38,8 +39,6 @@ def register_balancer(
     """
 
     def register(balancer: type[Balancer]) -> type[Balancer]:
-        if name in _REGISTRY:
-            raise ConfigurationError(f"A balancer named '{name}' is registered already.")
         if not issubclass(balancer, (Weighting, Direction, Scheduler)):
             raise ConfigurationError(
                 f"Balancer '{name}' must be a Weighting, a Direction or a Scheduler, and {balancer.__name__} is none."
@@ -66,7 +65,7 @@ def register_balancer(
             scheduled = {} if inner is None else {"inner": inner}
             return balancer(num_tasks, generator=generator, **fixed, **options, **scheduled).as_it_acts()
 
-        _REGISTRY[name] = BalancerRecord(name, family, cost, paper, summary, known, make, balancer)
+        BALANCERS.add(BalancerRecord(name, summary, known, make, family, cost, paper, balancer))
         return balancer
 
     return register
@@ -74,7 +73,7 @@ def register_balancer(
 
 def list_balancers() -> list[BalancerRecord]:
     """All registered methods, by name."""
-    return [_REGISTRY[name] for name in sorted(_REGISTRY)]
+    return BALANCERS.listed()
 
 
 def parse(name: str) -> list[list[str]]:
@@ -97,10 +96,9 @@ def make_balancer(name: str, *, num_tasks: int, generator: torch.Generator | Non
     """
     words = methods_of(name)
     for word in words:
-        if word not in _REGISTRY:
-            raise unknown_name("balancer", word, _REGISTRY)
+        BALANCERS.find(word)
     if len(words) == 1:
-        return _REGISTRY[name].make(num_tasks, generator=generator, **options)
+        return BALANCERS[name].make(num_tasks, generator=generator, **options)
     shares, parts = _share_options(words, options), parse(name)
     balancers = [_make_scheduled(part, shares, num_tasks, generator) for part in parts]
     names = [":".join(part) for part in parts]
@@ -112,12 +110,12 @@ def _make_scheduled(
 ) -> Balancer:
     """Build ``scheduler:method``, from the inside out."""
     *schedulers, method = words
-    balancer = _REGISTRY[method].make(num_tasks, generator=generator, **shares[method])
+    balancer = BALANCERS[method].make(num_tasks, generator=generator, **shares[method])
     for word in reversed(schedulers):
-        if _REGISTRY[word].family != "scheduler":
+        if BALANCERS[word].family != "scheduler":
             known = [record.name for record in list_balancers() if record.family == "scheduler"]
             raise ConfigurationError(f"'{word}:{method}': '{word}' is no scheduler; those are {', '.join(known)}.")
-        balancer = _REGISTRY[word].make(num_tasks, generator=generator, inner=balancer, **shares[word])
+        balancer = BALANCERS[word].make(num_tasks, generator=generator, inner=balancer, **shares[word])
     return balancer
 
 
@@ -130,7 +128,7 @@ def _share_options(names: Sequence[str], options: dict[str, Any]) -> dict[str, d
     shares: dict[str, dict[str, Any]] = {name: {} for name in names}
     for option, value in options.items():
         owner, _, plain = option.rpartition(".")
-        owners = [owner] if owner else [name for name in dict.fromkeys(names) if plain in _REGISTRY[name].options]
+        owners = [owner] if owner else [name for name in dict.fromkeys(names) if plain in BALANCERS[name].options]
         whole = "+".join(names)
         if not owners or owners[0] not in shares:
             raise ConfigurationError(f"Option '{option}' belongs to no method of '{whole}'.")

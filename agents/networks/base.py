@@ -1,16 +1,47 @@
-"""What the architectures have in common: a trunk over inputs and task encoding, and a head.
+"""What the architectures have in common: what they are built for, a trunk over inputs and task encoding, and a head.
 
 Every network maps ``inputs [G, B, F]`` (G groups of B samples, each group of one task) and ``task [G]`` (the task of
 each group) to ``outputs [E, G, B, O]`` for its E ensemble members. An update uses ``G = K``; acting uses ``B = 1``.
+
+An architecture is a class in a file of its own. The policy decides its shape, the user its options::
+
+    @register_network("mine")
+    class Mine(TaskNetwork):
+        def __init__(self, shape: NetworkShape, *, hidden_sizes: Sequence[int] = (400, 400), task_id: str = "one_hot"):
+            super().__init__()
+            ...
+
+The first line of its docstring is what ``mtrl list networks`` prints. Every option is a keyword with a default. Every
+architecture has `hidden_sizes` and `task_id`; where it also has `layer_norm` and `head_scale`, a policy sets them. All
+initial weights are drawn from ``shape.generator``.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from agents.errors import ConfigurationError
 from agents.networks.layers import TaskEncoding
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """What a network is built for; it is the same for every architecture.
+
+    :param inputs: size F of the input, without the task encoding
+    :param outputs: size O of the output
+    :param num_tasks: K
+    :param members: ensemble size E
+    :param generator: source of the initial weights
+    """
+
+    inputs: int
+    outputs: int
+    num_tasks: int
+    members: int
+    generator: torch.Generator
 
 
 class TaskNetwork(nn.Module):

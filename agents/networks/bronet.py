@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from agents.errors import ConfigurationError
-from agents.networks.base import TaskNetwork, refuse_bad_widths
+from agents.networks.base import NetworkShape, TaskNetwork, refuse_bad_widths
 from agents.networks.layers import EMBEDDING_SIZE, EnsembleLayerNorm, EnsembleLinear, ReLU, TaskEncoding
+from agents.networks.registry import register_network
 
 ORTHOGONAL_GAIN = math.sqrt(2.0)
 
@@ -31,29 +32,23 @@ class ResidualBlock(nn.Module):
         return inputs + self.layers(inputs)
 
 
+@register_network("bronet")
 class BroNet(TaskNetwork):
     """Residual blocks with LayerNorm, all weights orthogonal at the start (BRO, BRC); the task is part of the input.
 
     ``relu(LN(W x))``, then the blocks, then a linear head. Source: Nauman et al. 2024 (arXiv 2405.16158) and 2025
     (arXiv 2505.23150), with the authors' initialisation: orthogonal of gain sqrt 2 and zero bias, the head included.
 
-    :param inputs: size F of the input, without the task encoding
-    :param outputs: size O of the output
-    :param members: ensemble size E
+    :param shape: what it is built for
     :param hidden_sizes: one residual block for each, all of the same width
     :param task_id: ``one_hot | embedding | none``
     :param embedding_size: size of the learned embedding
-    :param generator: source of the initial weights
     """
 
     def __init__(
         self,
-        inputs: int,
-        outputs: int,
-        num_tasks: int,
+        shape: NetworkShape,
         *,
-        members: int,
-        generator: torch.Generator,
         hidden_sizes: Sequence[int] = (256, 256),
         task_id: str = "one_hot",
         embedding_size: int = EMBEDDING_SIZE,
@@ -65,14 +60,14 @@ class BroNet(TaskNetwork):
                 "bronet adds its blocks to what goes in, so hidden_sizes must be equal widths such as [256, 256], "
                 f"found {list(hidden_sizes)}."
             )
-        width = hidden_sizes[0]
+        width, members, generator = hidden_sizes[0], shape.members, shape.generator
         self.members = members
-        self.task_encoding = TaskEncoding(num_tasks, task_id, embedding_size, generator)
-        features = inputs + self.task_encoding.size
+        self.task_encoding = TaskEncoding(shape.num_tasks, task_id, embedding_size, generator)
+        features = shape.inputs + self.task_encoding.size
         self.trunk = nn.Sequential(
             EnsembleLinear(members, features, width, generator, orthogonal_gain=ORTHOGONAL_GAIN),
             EnsembleLayerNorm(members, width),
             ReLU(),
             *(ResidualBlock(members, width, generator) for _ in hidden_sizes),
         )
-        self.head = EnsembleLinear(members, width, outputs, generator, orthogonal_gain=ORTHOGONAL_GAIN)
+        self.head = EnsembleLinear(members, width, shape.outputs, generator, orthogonal_gain=ORTHOGONAL_GAIN)

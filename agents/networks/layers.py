@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agents.errors import unknown_name
+from agents.errors import ConfigurationError, unknown_name
 
 TASK_IDS = ("one_hot", "embedding", "critic_embedding", "none")
 EMBEDDING_SIZE = 32  # unless a network is told otherwise
@@ -176,6 +176,8 @@ class TaskEncoding(GroupedLayer):
         if kind == "one_hot":
             self.register_buffer("table", torch.eye(num_tasks), persistent=False)
         elif kind == "embedding":
+            if embedding_size < 1:
+                raise ConfigurationError(f"embedding_size must be at least 1, found {embedding_size}.")
             self.table = nn.Parameter(torch.randn(num_tasks, embedding_size, generator=generator))
         elif kind == "none":
             self.register_buffer("table", torch.zeros(num_tasks, 0), persistent=False)

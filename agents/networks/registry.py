@@ -1,37 +1,41 @@
 """Networks by name: the registry, and what a user can set of each."""
 
-import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import nn
+from agents.networks.base import NetworkShape, TaskNetwork
+from agents.registry import Record, Registry, describe
 
-from agents.errors import unknown_name
-from agents.networks.bronet import BroNet
-from agents.networks.mlp import MLP
-from agents.networks.multihead import MultiHead
+Network = TypeVar("Network", bound=type[TaskNetwork])
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP, "multihead": MultiHead, "bronet": BroNet}
-_NOT_OPTIONS = {"inputs", "outputs", "num_tasks", "members", "generator"}  # given by the policy, not by the user
+NETWORKS: Registry[Record[TaskNetwork]] = Registry("network")
 
 
-def options_of(name: str) -> set[str]:
+def register_network(name: str) -> Callable[[Network], Network]:
+    """Class decorator: make an architecture known by the name users type; the docstring's first line describes it.
+
+    :raises ConfigurationError: if the name is taken
+    """
+
+    def register(network: Network) -> Network:
+        NETWORKS.add(describe(name, network, settled={"shape"}))
+        return network
+
+    return register
+
+
+def options_of(name: str) -> frozenset[str]:
     """What a user can set of an architecture.
 
     :raises ConfigurationError: for an unknown name, with the nearest known one
     """
-    if name not in NETWORKS:
-        raise unknown_name("network", name, NETWORKS)
-    return set(inspect.signature(NETWORKS[name]).parameters) - _NOT_OPTIONS
+    return NETWORKS.find(name).options
 
 
-def make_network(name: str, inputs: int, outputs: int, num_tasks: int, **options: Any) -> nn.Module:
+def make_network(name: str, shape: NetworkShape, **options: Any) -> TaskNetwork:
     """Build a network by its registered name.
 
     :raises ConfigurationError: for an unknown name or option, with the nearest known one
     """
-    known = options_of(name)
-    for option in options:
-        if option not in known | _NOT_OPTIONS:
-            raise unknown_name(f"option of network '{name}'", option, known)
-    return NETWORKS[name](inputs, outputs, num_tasks, **options)
+    NETWORKS.refuse_options(name, options)
+    return NETWORKS[name].make(shape, **options)

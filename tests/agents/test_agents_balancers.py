@@ -18,7 +18,7 @@ from agents import (
 from agents.balancing.guard import UpdateGuard
 from agents.balancing.learner import Learner
 from agents.balancing.objective import TaskObjective
-from agents.balancing.registry import _REGISTRY
+from agents.balancing.registry import BALANCERS
 from agents.balancing.tasks import UpdateContext
 from agents.selection import Selection
 
@@ -32,14 +32,14 @@ def tasks(losses=(1.0, 2.0, 4.0)):
 @pytest.fixture
 def register():
     """Register methods for one test."""
-    before = set(_REGISTRY)
+    before = set(BALANCERS)
 
     def add(name, balancer, **fixed):
         register_balancer(name, family="loss", cost="O(1)", paper="none", summary="for this test", **fixed)(balancer)
 
     yield add
-    for name in set(_REGISTRY) - before:
-        del _REGISTRY[name]
+    for name in set(BALANCERS) - before:
+        del BALANCERS._records[name]
 
 
 class Spy(Weighting):

@@ -1,25 +1,32 @@
 """Networks: shapes, independent ensemble members, and what they are told about the task."""
 
+import dataclasses
+import inspect
 import math
 from unittest import mock
 
 import pytest
 import torch
+from gymnasium.spaces import Box
 
-from agents import ConfigurationError
-from agents.networks import NETWORKS, make_network, options_of
+from agents import ConfigurationError, MultiTaskPolicy
+from agents.networks import MLP, NETWORKS, NetworkShape, make_network, options_of, register_network
 from agents.networks.layers import EnsembleLayerNorm, EnsembleLinear, ReLU
+from agents.policies import PolicySettings
 
 TASKS, FEATURES, OUTPUTS = 3, 5, 2
 every = pytest.mark.parametrize("name", sorted(NETWORKS))
 
 
+def shape(members=2, seed=0):
+    return NetworkShape(FEATURES, OUTPUTS, TASKS, members, torch.Generator().manual_seed(seed))
+
+
 def network(name="mlp", members=2, seed=0, **options):
-    generator = torch.Generator().manual_seed(seed)
     options = {"hidden_sizes": [16, 16], "head_scale": 0.5, **options}
     if name == "bronet":  # it leaves no choice of these
         options = {option: value for option, value in options.items() if option not in ("head_scale", "layer_norm")}
-    return make_network(name, FEATURES, OUTPUTS, TASKS, members=members, generator=generator, **options)
+    return make_network(name, shape(members, seed), **options)
 
 
 def inputs(groups=TASKS, samples=4):
@@ -146,7 +153,7 @@ def test_blocks_of_different_widths_are_refused():
 def test_what_an_architecture_has_settled_is_no_option_of_it():
     assert "layer_norm" in options_of("mlp") and "layer_norm" not in options_of("bronet")
     with pytest.raises(ConfigurationError, match="Unknown option of network 'bronet' 'layer_norm'"):
-        make_network("bronet", 3, 1, 2, members=1, generator=torch.Generator(), layer_norm=False)
+        make_network("bronet", shape(), layer_norm=False)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +198,19 @@ def test_the_agents_actor_starts_near_the_middle_with_unit_spread(small_agent):
     assert mean.abs().max() < 0.1 and log_std.abs().max() < 0.1
 
 
+def test_the_signature_of_a_policy_lists_every_setting():
+    settings = {field.name: field.default for field in dataclasses.fields(PolicySettings)}
+    listed = inspect.signature(MultiTaskPolicy).parameters
+    assert {name: listed[name].default for name in settings} == settings
+    assert listed.keys() - settings == {"observation_space", "action_space", "lr_schedule", "num_tasks", "generator"}
+
+
+def test_a_policy_refuses_a_setting_it_does_not_have():
+    spaces = (Box(-1, 1, (FEATURES + TASKS,)), Box(-1, 1, (1,)))
+    with pytest.raises(ConfigurationError, match="MultiTaskPolicy does not take 'task_di', did you mean 'task_id'"):
+        MultiTaskPolicy(*spaces, num_tasks=TASKS, task_di="none")
+
+
 @pytest.mark.parametrize("name", ["mlp", "multihead", "bronet"])
 def test_actor_and_critics_may_have_sizes_of_their_own(small_agent, name):
     widths = {"network": name, "hidden_sizes": [12, 12], "actor_hidden_sizes": [6]}
@@ -205,6 +225,17 @@ def test_equal_generators_give_equal_networks():
     for name, value in first.items():
         assert torch.equal(value, second[name])
     assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_a_network_says_what_it_is_and_what_a_user_can_set():
+    record = NETWORKS["mlp"]
+    assert record.summary == "Shared trunk and one shared head; the task is part of the input."
+    assert options_of("mlp") == {"hidden_sizes", "layer_norm", "task_id", "embedding_size", "head_scale"}
+
+
+def test_a_name_is_taken_once():
+    with pytest.raises(ConfigurationError, match=r"^A network named 'mlp' is registered already\.$"):
+        register_network("mlp")(MLP)
 
 
 def test_an_unknown_network_gets_the_nearest():
@@ -227,3 +258,15 @@ def test_an_unknown_option_gets_the_nearest_and_hears_of_no_internal_one():
 def test_layers_without_width_are_refused(sizes):
     with pytest.raises(ConfigurationError, match="hidden_sizes must be positive widths"):
         network(hidden_sizes=sizes)
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ({"head_scale": -1.0}, "head_scale must be at least 0, found -1"),
+        ({"task_id": "embedding", "embedding_size": 0}, "embedding_size must be at least 1, found 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(option, sentence):
+    with pytest.raises(ConfigurationError, match=sentence):
+        network(**option)

@@ -7,7 +7,7 @@ from agents.balancers import make_balancer
 from agents.balancing.objective import GradientLayout, TaskObjective
 from agents.balancing.tasks import UpdateContext
 from agents.critics import make_value
-from agents.networks import make_network, options_of
+from agents.networks import NetworkShape, make_network, options_of
 from agents.policies import Actor, Critic
 from agents.precision import autocast
 from agents.selection import Selection
@@ -45,13 +45,14 @@ def build(side="critic", network="mlp", dtype=torch.float64, bfloat16=False, wid
     """An objective of an actor or of critics with random weights and batch."""
     generator = torch.Generator().manual_seed(0)
     name = network.split()[0]
-    options = {"hidden_sizes": [width, width], "generator": generator, **NETWORKS[network]}
+    options = {"hidden_sizes": [width, width], **NETWORKS[network]}
     options |= {"head_scale": 0.5} if "head_scale" in options_of(name) else {}
-    actor = Actor(make_network(name, STATE, 2 * ACTION, TASKS, members=1, **options)).to(dtype)
+    of_actor = NetworkShape(STATE, 2 * ACTION, TASKS, members=1, generator=generator)
+    actor = Actor(make_network(name, of_actor, **options)).to(dtype)
     categorical = "categorical" in network
     value = make_value("categorical", "mean", num_atoms=ATOMS, v_min=-2.0) if categorical else make_value("scalar")
-    inputs = STATE + ACTION
-    critic = Critic(make_network(name, inputs, value.outputs, TASKS, members=2, **options), value).to(dtype)
+    of_critic = NetworkShape(STATE + ACTION, value.outputs, TASKS, members=2, generator=generator)
+    critic = Critic(make_network(name, of_critic, **options), value).to(dtype)
     task = torch.arange(TASKS)
 
     def normal(*shape):

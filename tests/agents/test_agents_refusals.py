@@ -91,7 +91,7 @@ def test_without_a_batch_size_every_task_gives_32_samples(small_agent):
 
 def test_a_balancer_that_needs_positive_losses_balances_no_actor(small_agent):
     from agents import Needs, Weighting, register_balancer
-    from agents.balancing.registry import _REGISTRY
+    from agents.balancing.registry import BALANCERS
 
     @register_balancer("only_positive", family="loss", cost="O(1)", paper="none", summary="for this test")
     class OnlyPositive(Weighting):
@@ -106,7 +106,7 @@ def test_a_balancer_that_needs_positive_losses_balances_no_actor(small_agent):
         with pytest.raises(ConfigurationError, match="actor_balancer='only_positive' .* actor_balancer='unitary'"):
             small_agent(actor_balancer="only_positive")
     finally:
-        del _REGISTRY["only_positive"]
+        del BALANCERS._records["only_positive"]
 
 
 def test_a_cuda_device_that_is_not_here_is_refused() -> None:

@@ -13,14 +13,14 @@ METHOD, TESTS = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(encoding="utf-8
 
 _namespace = {"__name__": __name__}
 exec(compile(METHOD, str(PAGE), "exec"), _namespace)
-_record = registry._REGISTRY.pop("group_dro")  # known during the tests of this file only
+_record = registry.BALANCERS._records.pop("group_dro")  # known during the tests of this file only
 exec(compile(TESTS, str(PAGE), "exec"), globals())  # TestGroupDRO, collected from here
 del BalancerProperties  # noqa: F821  made by the line above, and no test class of its own
 
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch):
-    monkeypatch.setitem(registry._REGISTRY, "group_dro", _record)
+    monkeypatch.setitem(registry.BALANCERS._records, "group_dro", _record)
 
 
 def test_a_complete_balancer_takes_at_most_forty_lines():
