@@ -1,10 +1,10 @@
-"""What moves the environments of a vector: the contract, and the base of backends that need no process but ours."""
+"""What moves the environments of a vector: the contract, and a base for backends without worker processes."""
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -20,7 +20,7 @@ from .faults import Fault
 Request = Literal["get_attr", "set_attr", "env_method", "is_wrapped", "render", "state", "load_state"]
 
 
-class Backend(Protocol):
+class Backend(abc.ABC):
     """All that :class:`~envs.vector.MultiTaskVecEnv` asks of what moves its N environments.
 
     A backend reads ``arrays.actions`` and writes every other array but the one-hot columns of ``observations``, which

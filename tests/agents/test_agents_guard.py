@@ -9,9 +9,11 @@ from agents.balancing.guard import DeviceGuard, UpdateGuard
 from agents.balancing.objective import TaskObjective
 from agents.metrics import UpdateMetrics
 from tests.agents.balancers.balancer_cases import GIVEN, RECORDED, recorded_run
+from tests.grids import grid
 
 HOST, DEVICE = "host", "device"
 BALANCERS = [record.name for record in list_balancers()]
+SHOWN = ["unitary", "famo", "igb_rl", "moco", "graddrop", "igb_v1+cagrad", "son_goku:pcgrad"]  # one of each kind
 COMPOSED = ["igb_v1+cagrad", "famo+pcgrad", "rlw+gradnorm", "dwa+moco", "son_goku:pcgrad"]
 # Draws from its generator before it is known whether the update counts: harmless, but no longer the same sequence.
 DRAWS_ANYWAY = {"rlw"}
@@ -54,7 +56,7 @@ def update(agent, batch):
 
 
 @pytest.mark.parametrize("kind", [HOST, DEVICE])
-@pytest.mark.parametrize("balancer", BALANCERS + COMPOSED)
+@grid("balancer", BALANCERS + COMPOSED, always=SHOWN)
 def test_a_bad_batch_leaves_the_agent_as_if_it_had_never_been(guarded, batch, fingerprint, balancer, kind):
     prints = []
     for bad_ones in (False, True):
