@@ -177,7 +177,7 @@ def test_every_method_of_the_registry_is_tried_here():
 VECTOR_STEPS = 1_000
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@grid("seed", [0, 1], always=[0])
 def test_four_conflicting_tasks_are_learnt_in_seconds(seed):
     """With HL-Gauss: a projected target is as wide as the target critic's, which takes many updates to narrow."""
     env = SUITE.make_vec_env(seed=seed)

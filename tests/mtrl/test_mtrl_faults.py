@@ -31,6 +31,7 @@ FAULTY = """
 import os, pathlib, signal
 import gymnasium
 import numpy as np
+from tests.grids import grid
 
 LEFT = pathlib.Path({left!r})
 
@@ -87,7 +88,11 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_config: MakeCon
     return make
 
 
-@pytest.mark.parametrize(("fault", "workers"), [("raise", 0), ("nan", 0), ("raise", 1), ("nan", 1), ("die", 1)])
+@grid(
+    ("fault", "workers"),
+    [("raise", 0), ("nan", 0), ("raise", 1), ("nan", 1), ("die", 1)],
+    always=[("nan", 0), ("die", 1)],
+)
 def test_a_run_gets_over_an_environment_that_fails(faulty: MakeConfig, fault: str, workers: int) -> None:
     result = run(faulty(fault, times=1, workers=workers))
     last = read_metrics(result.folder)[-2]
