@@ -21,6 +21,7 @@ from mtrl.plots import plot_success, plot_weights
 from mtrl.run_folder import RunFolder
 from mtrl.run_report import BATCH_FILE, write_results
 from mtrl.tracking import METRICS_FILE, JsonlWriter, TensorBoardWriter, evaluation_metrics, make_logger, read_metrics
+from tests.grids import grid
 from tests.mtrl.paused_runs import checkpoints, run_until
 
 MakeConfig = Callable[..., RunConfig]
@@ -31,7 +32,6 @@ FAULTY = """
 import os, pathlib, signal
 import gymnasium
 import numpy as np
-from tests.grids import grid
 
 LEFT = pathlib.Path({left!r})
 
