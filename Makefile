@@ -8,12 +8,13 @@ TORCH ?= default
 WORKERS ?= auto
 
 BIN := $(VENV)/bin
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist=worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 SOURCES := mtrl agents envs benchmarks tests docs train.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train test test-faults lint docs bench clean
+.PHONY: help setup setup-dev train test test-all test-faults lint docs bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -26,11 +27,14 @@ setup-dev: $(VENV)/.installed-dev ## the same, with everything that tests and li
 train: setup ## train the quickstart; ARGS='env=mt10 seed=3' trains something else
 	$(BIN)/python train.py $(ARGS)
 
-test: setup-dev ## run the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist=worksteal $(ARGS)
+test: setup-dev ## run every kind of test, with some members of the large grids
+	$(PYTEST) $(ARGS)
+
+test-all: setup-dev ## the same with all members of the grids, and more random examples
+	$(PYTEST) -m "not faults" --hypothesis-profile=all $(ARGS)
 
 test-faults: setup-dev ## run the long tests of what can go wrong: processes killed, disks filled, files broken
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n $(WORKERS) --maxprocesses=8 --dist=worksteal $(ARGS)
+	$(PYTEST) -m faults $(ARGS)
 
 lint: setup-dev ## check style and types
 	$(BIN)/ruff check $(SOURCES)

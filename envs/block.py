@@ -6,21 +6,22 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
+from .backend import LocalBackend
 from .episodes import EnvRecipe, EnvSlot, StepArrays
 from .faults import Fault
 
-_BUILDING = "could not be built"
+_BUILDING, _RESETTING, _STEPPING = "could not be built", "raised in reset", "raised in step"
 
 
-class EnvBlock:
+class EnvBlock(LocalBackend):
     """Environments stepped one after the other. Also the backend of a vector without workers.
 
     :param recipes: the environments to build, any rows of the vector.
     :param arrays: the numbers of the whole vector; only the rows of ``recipes`` are touched.
     :raises EnvironmentFault: when one cannot be built.
     """
-
-    workers = 0
 
     def __init__(self, recipes: Sequence[EnvRecipe], arrays: StepArrays) -> None:
         self.arrays = arrays
@@ -42,11 +43,11 @@ class EnvBlock:
             if seed is not None:
                 slot.schedule.reseed(seed)
             slot.schedule.restart()
-        return self._each("raised in reset", EnvSlot.reset)
+        return self._each(_RESETTING, EnvSlot.reset)
 
-    def step(self) -> list[Fault]:
+    def wait_step(self) -> list[Fault]:
         """One step everywhere, with the actions in the arrays; a fault of one environment keeps no other from it."""
-        return self._each("raised in step", EnvSlot.step)
+        return self._each(_STEPPING, EnvSlot.step)
 
     def _each(self, what: str, function: Callable[[EnvSlot], None]) -> list[Fault]:
         faults: list[Fault] = []
@@ -61,7 +62,7 @@ class EnvBlock:
         return faults
 
     def restart(self, rows: Sequence[int], seeds: Sequence[int]) -> list[Fault]:
-        """Build environments anew, with new streams of goals, and begin an episode in each.
+        """Rebuild environments, with new streams of goals, and begin an episode in each.
 
         :param rows: rows of the vector.
         :param seeds: of the new streams, one per row.
@@ -73,58 +74,33 @@ class EnvBlock:
             recipe.schedule.reseed(seed)
             try:
                 slot = self.slots[row] = EnvSlot(recipe, self.arrays)
-                what = "raised in reset"
+                what = _RESETTING
                 slot.reset()
             except Exception as error:
                 faults.append(Fault.of(row, recipe.task, what, error))
         return faults
 
-    def start_step(self) -> None:
-        """Nothing to start: without workers the step is taken when it is waited for."""
+    def simulator(self, row: int) -> Any:
+        """What the suite says that attributes are read from."""
+        return self.slots[row].env.target
 
-    wait_step = step
+    def do_render(self, row: int) -> np.ndarray:
+        """An RGB image [H, W, 3], uint8."""
+        return self.slots[row].env.render()
 
-    def call(self, method: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
-        """Call one of the ``do_*`` methods for each of ``indices``."""
-        function = getattr(self, "do_" + method)
-        return [function(self.slots[index], *args, **kwargs) for index in indices]
-
-    @staticmethod
-    def do_get_attr(slot: EnvSlot, name: str) -> Any:
-        return getattr(slot.env.target, name)
-
-    @staticmethod
-    def do_set_attr(slot: EnvSlot, name: str, value: Any) -> None:
-        setattr(slot.env.target, name, value)
-
-    @staticmethod
-    def do_env_method(slot: EnvSlot, name: str, *args: Any, **kwargs: Any) -> Any:
-        return getattr(slot.env.target, name)(*args, **kwargs)
-
-    @staticmethod
-    def do_is_wrapped(slot: EnvSlot, wrapper: type) -> bool:
-        target = slot.env.target
-        while target is not None:
-            if isinstance(target, wrapper):
-                return True
-            target = getattr(target, "env", None)
-        return False
-
-    @staticmethod
-    def do_render(slot: EnvSlot) -> Any:
-        return slot.env.render()
-
-    @staticmethod
-    def do_state(slot: EnvSlot) -> dict[str, Any]:
+    def do_state(self, row: int) -> dict[str, Any]:
+        """Which goal runs, since how many steps, and which ones come; where the simulator is, it does not say."""
+        slot = self.slots[row]
         return {**slot.schedule.state(), "length": slot.length}
 
-    @staticmethod
-    def do_load_state(slot: EnvSlot, state: dict[str, Any]) -> Fault | None:
+    def do_load_state(self, row: int, state: dict[str, Any]) -> Fault | None:
+        """Begin the episode of the saved goal."""
+        slot = self.slots[row]
         slot.schedule.load_state(state)
         try:
             slot.begin(slot.schedule.resumed())
         except Exception as error:
-            return Fault.of(slot.index, slot.task, "raised in reset", error).to_travel()
+            return Fault.of(row, slot.task, _RESETTING, error).to_travel()
         return None
 
     def close(self) -> None:

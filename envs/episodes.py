@@ -52,13 +52,13 @@ class GoalSchedule:
         self.reseed(seed)
 
     def reseed(self, seed: int) -> None:
-        """Start the stream of goals anew from ``seed``."""
+        """Restart the stream of goals from ``seed``."""
         self.generator = np.random.Generator(np.random.PCG64(_sequence(seed, _STREAM, self.task, self.copy)))
         self.episode = 0
         self.goal = -1
 
     def restart(self) -> None:
-        """An explicit reset of the vector: a sweep begins again, a random stream goes on."""
+        """An explicit reset of the vector: a sweep begins again, a random stream continues."""
         self.episode = 0
 
     def advance(self) -> int:

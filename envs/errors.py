@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
-
-import numpy as np
 
 
 class SuiteError(ValueError):
@@ -39,13 +36,3 @@ def did_you_mean(value: object, known: Iterable[str], count: int = 3) -> str:
     if near:
         return "; did you mean " + " or ".join(repr(name) for name in near) + "?"
     return "; known: " + ", ".join(names)
-
-
-def check_seed(seed: Any) -> int:
-    """The seed as an int.
-
-    :raises SuiteError: when it is not an integer of at least 0.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise SuiteError(f"seed must be an integer of at least 0, found {seed!r}")
-    return int(seed)

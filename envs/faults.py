@@ -20,7 +20,7 @@ _LOG = logging.getLogger("envs")
 class Fault:
     """One failure: which environments it cost, and what is to be said about it.
 
-    :param rows: the environments that must be built anew, rows of the vector
+    :param rows: the environments that must be rebuilt, rows of the vector
     :param tasks: the tasks to be named: the one at fault, or all of a worker's where nobody can tell
     :param sentence: what happened, without a full stop
     :param cause: the exception, where it was raised in this process
@@ -72,7 +72,7 @@ class RestartBudget:
             raise fault.error(spent) from fault.cause
         self._here += 1
         self._count(fault)
-        _LOG.warning("%s; built anew, restart %d of at most %d", fault.sentence, self._here, self.most)
+        _LOG.warning("%s; rebuilt, restart %d of at most %d", fault.sentence, self._here, self.most)
 
     def after(self, fault: Fault) -> RestartBudget:
         """The counts with one fault more, that another process may get over."""

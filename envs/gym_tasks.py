@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from types import FunctionType
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from .checks import check_horizon, check_integer, check_number, check_task_names
 from .episodes import goal_generator
 from .errors import SuiteError, did_you_mean
-from .suite import TaskSuite, check_horizon, check_integer, check_number, check_task_names, observation_box
+from .suite import TaskSuite, observation_box
 
 SUCCESS_KEYS = ("is_success", "success", "solved")
 
@@ -54,7 +56,7 @@ class GymTask:
     def reset(self, goal: int) -> np.ndarray:
         """Begin the episode of goal number ``goal``; returns the state [<= S]."""
         self._length, self._total = 0, 0.0
-        # Seeding every reset makes an episode a function of its number alone, so that a paused run can go on exactly.
+        # Seeding every reset makes an episode a function of its number alone, so that a paused run resumes exactly.
         seed = int(goal_generator(self.seed, self.task, goal).integers(2**31))
         observation, _ = self.target.reset(seed=seed)
         return np.asarray(observation, np.float32).ravel()
@@ -138,8 +140,13 @@ def _named_sources(tasks: Any) -> dict[str, str | Constructor]:
     for source in tasks:
         if not isinstance(source, str) and not callable(source):
             raise SuiteError(f"a task must be a Gymnasium id or a constructor, found {source!r}")
-    names = [source if isinstance(source, str) else getattr(source, "__name__", repr(source)) for source in tasks]
-    return dict(zip(check_task_names(names), tasks, strict=True))
+    return dict(zip(check_task_names([_name(source) for source in tasks]), tasks, strict=True))
+
+
+def _name(source: str | Constructor) -> str:
+    if isinstance(source, str):
+        return source
+    return source.__name__ if isinstance(source, (type, FunctionType)) else repr(source)
 
 
 def _actions(probes: Sequence[_Probe]) -> tuple[spaces.Box, bool]:

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from .checks import check_choice, check_horizon, check_integer, check_task_names
 from .episodes import goal_generator
 from .errors import SuiteError
 from .rendering import Camera
-from .suite import TaskSuite, check_choice, check_horizon, check_integer, check_task_names, observation_box
+from .suite import TaskSuite, observation_box
 
-HORIZON = 500  # the simulator refuses to go on after this many steps
+HORIZON = 500  # the simulator refuses to step after this many steps
 REWARD_VERSIONS = ("v2", "v1")
 
 # The versions for which the steps of metaworld_fast were compared with the stock ones, in every task and every bit.

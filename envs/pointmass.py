@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from .episodes import GoalSchedule, StepArrays, goal_generator
+from .backend import LocalBackend
+from .checks import check_horizon, check_integer, check_number
+from .episodes import StepArrays, goal_generator
 from .faults import Fault
-from .suite import TaskSuite, check_horizon, check_integer, check_number, observation_box
+from .simulation import Simulation
+from .suite import TaskSuite, observation_box
 
 STEP_LENGTH = 0.1  # units per step at full action
 ARENA = 1.5  # the point stays within [-1.5, 1.5] on both axes
@@ -26,41 +29,23 @@ RADIUS = 0.15  # of success around the target of an easy task
 IMAGE_SIZE = 96
 
 
-class PointMasses:
+class PointMasses(LocalBackend):
     """N point masses in one process; the backend of the suite's vector environment. Its state can be saved at any step.
 
-    :param targets: [K, 2].
-    :param scales: [K] reward scales.
-    :param speeds: [K] factors of the step length.
-    :param radii: [K] radii of success.
-    :param schedules: one per environment, in the order of the vector.
-    :param task_of_env: [N] task of each environment.
-    :param seed: fixes what the start of each goal number is.
-    :param horizon: steps per episode.
-    :param stop_at_success: end an episode at its first success.
+    :param suite: the K tasks.
+    :param simulation: how many points, from which seed, for how many steps.
     """
 
     saved_whole = True
-    workers = 0
 
-    def __init__(
-        self,
-        targets: np.ndarray,
-        scales: np.ndarray,
-        speeds: np.ndarray,
-        radii: np.ndarray,
-        schedules: Sequence[GoalSchedule],
-        task_of_env: np.ndarray,
-        seed: int,
-        horizon: int,
-        stop_at_success: bool,
-    ) -> None:
-        num_envs, num_tasks = len(schedules), len(targets)
+    def __init__(self, suite: PointMassSuite, simulation: Simulation) -> None:
+        self.schedules, self.seed = suite.schedules(simulation), simulation.seed
+        self.horizon, self.stop_at_success = suite.horizons_of_tasks(simulation.horizon)[0], simulation.stop_at_success
+        num_envs, num_tasks = len(self.schedules), suite.num_tasks
         self.arrays = StepArrays(num_envs, 2 + num_tasks, 2)
-        self.targets, self.scales = targets[task_of_env], scales[task_of_env]  # [N, 2], [N]
-        self.step_lengths, self.radii = STEP_LENGTH * speeds[task_of_env, None], radii[task_of_env]  # [N, 1], [N]
-        self.schedules, self.seed = list(schedules), seed
-        self.horizon, self.stop_at_success = horizon, stop_at_success
+        task = np.arange(num_envs) % num_tasks  # of each environment
+        self.targets, self.scales = suite.targets[task], suite.scales[task]  # [N, 2], [N]
+        self.step_lengths, self.radii = STEP_LENGTH * suite.speeds[task, None], suite.radii[task]  # [N, 1], [N]
         self.positions = np.zeros((num_envs, 2))  # [N, 2]
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
         self._solved = np.zeros(num_envs, np.bool_)
@@ -92,9 +77,6 @@ class PointMasses:
         self.arrays.goals[i] = goal
         self._returns[i], self._lengths[i], self._solved[i] = 0.0, 0, False
 
-    def start_step(self) -> None:
-        """Nothing to start: the step is taken when it is waited for."""
-
     def wait_step(self) -> list[Fault]:
         """One step of all environments; nothing can go wrong with a point."""
         arrays = self.arrays
@@ -122,55 +104,38 @@ class PointMasses:
         arrays.ended_goals[rows] = arrays.goals[rows]
         self._begin(rows.tolist())
 
-    def call(self, method: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
-        """What an :class:`~envs.block.EnvBlock` offers; attributes are those of this object, shared by all N."""
-        if method == "get_attr":
-            return [getattr(self, args[0]) for _ in indices]
-        if method == "set_attr":
-            setattr(self, *args)
-            return []
-        if method == "env_method":
-            return [getattr(self, args[0])(*args[1:], **kwargs) for _ in indices]
-        if method == "is_wrapped":
-            return [False for _ in indices]
-        if method == "render":
-            return [self._image(i) for i in indices]
-        if method == "state":
-            return [self._state(i) for i in indices]
-        if method != "load_state":
-            raise NotImplementedError(method)
-        for i in indices:
-            self._load_state(i, args[0])
-        return []
+    def simulator(self, row: int) -> PointMasses:
+        """This object: its attributes are shared by all N."""
+        return self
 
-    def _state(self, i: int) -> dict[str, Any]:
+    def do_state(self, row: int) -> dict[str, Any]:
+        """The state of a point and of its episode, and which goals come."""
         return {
-            **self.schedules[i].state(),
-            "length": int(self._lengths[i]),
-            "position": self.positions[i].tolist(),
-            "return": float(self._returns[i]),
-            "solved": bool(self._solved[i]),
+            **self.schedules[row].state(),
+            "length": int(self._lengths[row]),
+            "position": self.positions[row].tolist(),
+            "return": float(self._returns[row]),
+            "solved": bool(self._solved[row]),
         }
 
-    def _load_state(self, i: int, state: dict[str, Any]) -> None:
-        self.schedules[i].load_state(state)
-        self._place(i, self.schedules[i].resumed())
-        self.positions[i] = self.arrays.observations[i, :2] = state["position"]
-        self._returns[i], self._lengths[i], self._solved[i] = state["return"], state["length"], state["solved"]
+    def do_load_state(self, row: int, state: dict[str, Any]) -> None:
+        """Continue the saved episode where it was."""
+        self.schedules[row].load_state(state)
+        self._place(row, self.schedules[row].resumed())
+        self.positions[row] = self.arrays.observations[row, :2] = state["position"]
+        self._returns[row], self._lengths[row], self._solved[row] = state["return"], state["length"], state["solved"]
 
-    def _image(self, i: int) -> np.ndarray:
+    def do_render(self, row: int) -> np.ndarray:
+        """The arena from above: the target green, the point blue."""
         image = np.full((IMAGE_SIZE, IMAGE_SIZE, 3), 255, np.uint8)
         axis = np.linspace(-ARENA, ARENA, IMAGE_SIZE)
         x, y = np.meshgrid(axis, -axis)
         for centre, radius, colour in (
-            (self.targets[i], max(self.radii[i], 0.05), (60, 160, 60)),
-            (self.positions[i], 0.06, (40, 40, 200)),
+            (self.targets[row], max(self.radii[row], 0.05), (60, 160, 60)),
+            (self.positions[row], 0.06, (40, 40, 200)),
         ):
             image[(x - centre[0]) ** 2 + (y - centre[1]) ** 2 <= radius**2] = colour
         return image
-
-    def close(self) -> None:
-        """Nothing to free."""
 
 
 class PointMassSuite(TaskSuite):
@@ -208,20 +173,9 @@ class PointMassSuite(TaskSuite):
             num_goals=num_goals,
         )
 
-    def _backend(
-        self,
-        seed: int,
-        schedules: list[GoalSchedule],
-        horizons: list[int],
-        stop_at_success: bool,
-        render_mode: str | None,
-        workers: int,
-        worker_timeout: float,
-    ) -> PointMasses:
-        # A process more would cost more than all the steps: `workers` is accepted and not used.
-        tasks = np.arange(len(schedules)) % self.num_tasks
-        laws = (self.targets, self.scales, self.speeds, self.radii)
-        return PointMasses(*laws, schedules, tasks, seed, horizons[0], stop_at_success)
+    def make_backend(self, simulation: Simulation) -> PointMasses:
+        """All points at once. A process more would cost more than all the steps: `workers` is accepted and not used."""
+        return PointMasses(self, simulation)
 
 
 def make_pointmass(

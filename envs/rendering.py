@@ -72,7 +72,7 @@ class Camera:
     drawing each other's textures.
 
     :param model: ``mujoco.MjModel``.
-    :param data: ``mujoco.MjData`` to draw; looked at anew for every image.
+    :param data: ``mujoco.MjData`` to draw; read again for every image.
     :param camera: name of a camera of the model.
     """
 

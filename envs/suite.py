@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from gymnasium import spaces
 
+from .backend import Backend
 from .block import EnvBlock
-from .episodes import GOAL_ORDERS, EnvRecipe, GoalOrder, GoalSchedule, StepArrays, TaskEnv
-from .errors import SuiteError, check_seed, did_you_mean
+from .checks import check_horizon
+from .episodes import EnvRecipe, GoalOrder, GoalSchedule, StepArrays, TaskEnv
+from .errors import SuiteError, did_you_mean
 from .rendering import choose_gl
+from .simulation import Simulation
 
 if TYPE_CHECKING:
-    from .vector import Backend, MultiTaskVecEnv
+    from .vector import MultiTaskVecEnv
 
 # A function that builds one environment: (suite seed, horizon, render mode) -> TaskEnv. It must travel to a worker.
 TaskMaker = Callable[[int, int, "str | None"], TaskEnv]
@@ -82,65 +85,47 @@ class TaskSuite:
         :param render_mode: ``"rgb_array"`` to allow images.
         :param worker_timeout: seconds after which a silent worker counts as hanging.
         :param max_restarts: faults (an environment that raises or returns numbers that are not finite, a worker that
-            hangs or dies) after which environments are built anew; the next one ends the vector. A sweep takes none:
+            hangs or dies) after which environments are rebuilt; the next one ends the vector. A sweep takes none:
             it would lose goals.
         :raises SuiteError: for an argument out of range, or when images are asked for that cannot be drawn here.
         """
         from .vector import MultiTaskVecEnv  # brings SB3 and torch, which a worker process must not load
 
-        seed = check_seed(seed)
-        check_integer("copies", copies, least=1)
-        check_integer("workers", workers, least=0)
-        horizons = self.horizons_of_tasks(horizon)
-        check_choice("goal_order", goal_order, GOAL_ORDERS)
-        check_choice("render_mode", render_mode, (None, "rgb_array"))
-        if worker_timeout <= 0:
-            raise SuiteError(f"worker_timeout must be a positive number of seconds, found {worker_timeout!r}")
-        check_integer("max_restarts", max_restarts, least=0)
-        if max_restarts and goal_order == "sweep":
-            raise SuiteError(f"max_restarts must be 0 for a sweep, which counts its goals, found {max_restarts}")
+        simulation = Simulation(
+            seed, copies, workers, goal_order, horizon, stop_at_success, render_mode, worker_timeout, max_restarts
+        )
+        self.horizons_of_tasks(horizon)  # refuses one that is out of range before anything is built
         if render_mode is not None and self.opengl != "none":
             choose_gl(required=self.opengl == "required")  # here, so that every worker inherits the answer
-        schedules = [
-            GoalSchedule(
-                self.task_names[i % self.num_tasks], i // self.num_tasks, copies, self.num_goals, goal_order, seed
-            )
-            for i in range(self.num_tasks * copies)
-        ]
-        backend = self._backend(seed, schedules, horizons, stop_at_success, render_mode, workers, worker_timeout)
-        return MultiTaskVecEnv(
-            self.task_names,
-            copies,
-            self.observation_space,
-            self.action_space,
-            max(horizons),
-            backend,
-            render_mode,
-            seed,
-            max_restarts,
-        )
+        return MultiTaskVecEnv(self, simulation, self.make_backend(simulation))
 
-    def _backend(
-        self,
-        seed: int,
-        schedules: list[GoalSchedule],
-        horizons: list[int],
-        stop_at_success: bool,
-        render_mode: str | None,
-        workers: int,
-        worker_timeout: float,
-    ) -> Backend:
-        shape = (len(schedules), self.observation_space.shape[0], self.action_space.shape[0])
+    def make_backend(self, simulation: Simulation) -> Backend:
+        """What moves the environments of one vector. A suite that simulates all of them at once has its own.
+
+        :param simulation: how they are simulated.
+        """
+        shape = (self.num_tasks * simulation.copies, self.observation_space.shape[0], self.action_space.shape[0])
+        horizons = self.horizons_of_tasks(simulation.horizon)
         recipes = []
-        for i, schedule in enumerate(schedules):
+        for i, schedule in enumerate(self.schedules(simulation)):
             k = i % self.num_tasks
-            make = _Make(self.makers[k], seed, horizons[k], render_mode)
-            recipes.append(EnvRecipe(i, self.task_names[k], make, schedule, horizons[k], stop_at_success))
-        if workers:
+            make = _Make(self.makers[k], simulation.seed, horizons[k], simulation.render_mode)
+            recipes.append(EnvRecipe(i, self.task_names[k], make, schedule, horizons[k], simulation.stop_at_success))
+        if simulation.workers:
             from .workers import WorkerPool
 
-            return WorkerPool(recipes, shape, min(workers, len(recipes)), worker_timeout)
+            return WorkerPool(recipes, shape, min(simulation.workers, len(recipes)), simulation.worker_timeout)
         return EnvBlock(recipes, StepArrays(*shape))
+
+    def schedules(self, simulation: Simulation) -> list[GoalSchedule]:
+        """Which goal each episode visits, for each of the N environments: environment i is copy ``i // K`` of task
+        ``i % K``.
+        """
+        return [
+            GoalSchedule(task, copy, simulation.copies, self.num_goals, simulation.goal_order, simulation.seed)
+            for copy in range(simulation.copies)
+            for task in self.task_names
+        ]
 
     def horizons_of_tasks(self, horizon: int | None = None) -> list[int]:
         """Steps per episode of every task.
@@ -172,51 +157,6 @@ def observation_box(state_low: np.ndarray, state_high: np.ndarray, num_tasks: in
     low = np.concatenate([state_low, np.zeros(num_tasks)]).astype(np.float32)
     high = np.concatenate([state_high, np.ones(num_tasks)]).astype(np.float32)
     return spaces.Box(low, high, dtype=np.float32)
-
-
-def check_integer(name: str, value: Any, least: int) -> None:
-    """:raises SuiteError: when ``value`` is not an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise SuiteError(f"{name} must be an integer of at least {least}, found {value!r}")
-
-
-def check_number(name: str, value: Any, least: float, most: float = np.inf) -> None:
-    """:raises SuiteError: when ``value`` is not a finite number from ``least`` to ``most``."""
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value)
-    if not number or not least <= value <= most:
-        span = f"of at least {least:g}" if most == np.inf else f"from {least:g} to {most:g}"
-        raise SuiteError(f"{name} must be a finite number {span}, found {value!r}")
-
-
-def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """:raises SuiteError: when ``value`` is none of ``choices``."""
-    if value not in choices:
-        known = " or ".join(repr(choice) for choice in choices)
-        raise SuiteError(f"{name} must be {known}, found {value!r}")
-
-
-def check_horizon(horizon: Any, most: int | None, suite: str) -> None:
-    """:raises SuiteError: when ``horizon`` is not a number of steps from 1 to ``most``."""
-    check_integer("horizon", horizon, least=1)
-    if most is not None and horizon > most:
-        raise SuiteError(
-            f"horizon must be at most {most} in suite {suite!r} (its simulator stops there), found {horizon}"
-        )
-
-
-def check_task_names(names: Any, known: Sequence[str] | None = None) -> tuple[str, ...]:
-    """A list of task names as a tuple.
-
-    :raises SuiteError: when it is empty, holds a duplicate, or a name that is not in ``known``.
-    """
-    if isinstance(names, str) or not isinstance(names, Sequence) or len(names) == 0:
-        raise SuiteError(f"tasks must be a list of at least one task, found {names!r}")
-    for position, name in enumerate(names):
-        if known is not None and name not in known:
-            raise SuiteError(f"unknown task {name!r}{did_you_mean(name, known)}")
-        if name in names[:position]:
-            raise SuiteError(f"task {name!r} is listed twice; each task may appear once (use copies for more of it)")
-    return tuple(names)
 
 
 # name -> module, function, arguments fixed by the name, one line about it

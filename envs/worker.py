@@ -15,7 +15,11 @@ import signal
 import threading
 import traceback
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .block import EnvBlock
+    from .faults import Fault
 
 # One byte each for the calls of the inner loop; everything else is a pickled tuple.
 STEP, DONE = b"s", b"d"
@@ -53,7 +57,7 @@ def _serve(pipe: Connection, memory_fd: int) -> None:
         while True:
             message = pipe.recv_bytes()
             if message == STEP:
-                _tell(pipe, block.step())
+                _tell(pipe, block.wait_step())
             else:
                 _obey(pipe, block, pickle.loads(message))
     finally:
@@ -61,7 +65,7 @@ def _serve(pipe: Connection, memory_fd: int) -> None:
             block.close()
 
 
-def _build(pipe: Connection, memory_fd: int) -> Any:
+def _build(pipe: Connection, memory_fd: int) -> EnvBlock | None:
     """Receive the share, build it, say that it is ready. None when that failed (the parent has been told)."""
     setup = pickle.loads(pipe.recv_bytes())
     try:
@@ -81,18 +85,25 @@ def _build(pipe: Connection, memory_fd: int) -> Any:
     return block
 
 
-def _tell(pipe: Connection, faults: list[Any]) -> None:
+def _tell(pipe: Connection, faults: list[Fault]) -> None:
     """Say that it is done, or what went wrong."""
     pipe.send_bytes(pickle.dumps(("faults", [fault.to_travel() for fault in faults])) if faults else DONE)
 
 
-def _obey(pipe: Connection, block: Any, command: tuple[str, Any, tuple[Any, ...], dict[str, Any]]) -> None:
-    name, indices, args, kwargs = command
-    if name in ("reset", "restart"):
-        _tell(pipe, getattr(block, name)(*args))
-        return
+def _obey(pipe: Connection, block: EnvBlock, command: tuple[Any, Any, tuple[Any, ...], dict[str, Any]]) -> None:
+    name, _, args, _ = command
+    if name == "reset":
+        _tell(pipe, block.reset(*args))
+    elif name == "restart":
+        _tell(pipe, block.restart(*args))
+    else:
+        _answer(pipe, block, command)
+
+
+def _answer(pipe: Connection, block: EnvBlock, command: tuple[Any, Any, tuple[Any, ...], dict[str, Any]]) -> None:
+    request, rows, args, kwargs = command
     try:
-        reply = pickle.dumps(("value", block.call(name, indices, *args, **kwargs)))
+        reply = pickle.dumps(("value", block.call(request, rows, *args, **kwargs)))
     except Exception as error:
         reply = _error_reply(error)
     pipe.send_bytes(reply)

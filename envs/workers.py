@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+from .backend import Backend, Request
 from .episodes import EnvRecipe, StepArrays
 from .errors import EnvironmentFault, SuiteError
 from .faults import Fault, rows_of
@@ -106,7 +107,7 @@ def _shut_all(workers: list[_Worker], memory_fd: int) -> None:
         worker.shut(max(0.0, deadline - time.monotonic()))
 
 
-class WorkerPool:
+class WorkerPool(Backend):
     """Backend of a vector with W worker processes; worker w owns the rows w, w + W, w + 2W, ...
 
     :param recipes: one per environment of the vector.
@@ -115,13 +116,14 @@ class WorkerPool:
     :param timeout: seconds after which a silent worker counts as hanging.
     """
 
+    saved_whole = False
+
     def __init__(
         self, recipes: Sequence[EnvRecipe], shape: tuple[int, int, int], workers: int, timeout: float = 60.0
     ) -> None:
         if not hasattr(select, "poll"):
             raise SuiteError(f"worker processes need a Unix system, found {sys.platform!r}; use workers=0")
-        self.timeout = timeout
-        self.shape = shape
+        self.workers, self.timeout, self.shape = workers, timeout, shape
         size = StepArrays.nbytes(*shape)
         self._memory_fd = _shared_file(size)
         self._workers: list[_Worker] = []
@@ -139,11 +141,6 @@ class WorkerPool:
             self.close()
             raise faults[0].error()
 
-    @property
-    def workers(self) -> int:
-        """W."""
-        return len(self._workers)
-
     def reset(self, seed: int | None = None) -> list[Fault]:
         """Begin an episode everywhere; ``seed`` restarts the goal streams first."""
         early, self._early = self._early, []
@@ -160,7 +157,7 @@ class WorkerPool:
         return early + self._wait("stepping")
 
     def restart(self, rows: Sequence[int], seeds: Sequence[int]) -> list[Fault]:
-        """Build environments anew, with new streams of goals, and begin an episode in each.
+        """Rebuild environments, with new streams of goals, and begin an episode in each.
 
         A lost worker is replaced by a new process with all its environments.
 
@@ -190,26 +187,26 @@ class WorkerPool:
         self._workers[place] = _Worker(worker.recipes, self.shape, self._memory_fd)
         return self._workers[place]
 
-    def call(self, method: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
-        """Call a ``do_*`` method of the owning blocks; what the environment raises is raised here.
+    def call(self, request: Request, rows: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+        """Have the owning blocks answer; what the environment raises is raised here.
 
         :raises EnvironmentFault: for workers that are lost, once the others have answered; the next step or reset
             reports them
         """
         import cloudpickle
 
-        wanted = set(indices)
-        shares = [(worker, [index for index in worker.indices if index in wanted]) for worker in self._workers]
+        wanted = set(rows)
+        shares = [(worker, [row for row in worker.indices if row in wanted]) for worker in self._workers]
         shares = [(worker, share) for worker, share in shares if share]
         faults: list[Fault] = []
         for worker, share in shares:
-            faults += self._send(worker, cloudpickle.dumps((method, share, args, kwargs)))
+            faults += self._send(worker, cloudpickle.dumps((request, share, args, kwargs)))
         values: dict[int, Any] = {}
         failure: Exception | None = None
         for worker, share in shares:
             if worker.lost:
                 continue
-            message = self._receive(worker, f"in {method!r}", self._deadline())
+            message = self._receive(worker, f"in {request!r}", self._deadline())
             if isinstance(message, Fault):
                 faults.append(message)
                 continue
@@ -224,7 +221,7 @@ class WorkerPool:
             raise EnvironmentFault(lost[0].sentence, rows_of(lost))
         if failure is not None:
             raise failure
-        return [values[index] for index in indices]
+        return [values[row] for row in rows]
 
     def close(self) -> None:
         """End every worker; safe to call twice."""

@@ -17,6 +17,7 @@ from mtrl.build import make_agent, make_training_env
 from mtrl.config import RunConfig
 from mtrl.errors import ConfigError
 from mtrl.launch import prepare
+from tests.grids import grid
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 CHOICES = [f"{file.parent.name}={file.stem}" for file in sorted(CONFIGS.glob("*/*.yaml"))]
@@ -135,7 +136,7 @@ def test_the_regularized_agent_forgets_no_transition_of_its_run() -> None:
     env.close()
 
 
-@pytest.mark.parametrize("name", [record.name for record in list_balancers()])
+@grid("name", [record.name for record in list_balancers()], every=8)
 def test_every_registered_balancer_is_a_choice_without_a_file_of_its_own(name: str) -> None:
     assert config_of("env=pointmass", f"balancer={name}").balancer.name == name
 

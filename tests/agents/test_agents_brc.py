@@ -11,7 +11,8 @@ from agents.networks.layers import takes_grouped_parameters
 from agents.updates import actor_losses
 from tests.agents.brc_settings import BRC, BRC_POLICY
 from tests.agents.test_agents_learning import SUITE, success_in_fresh_episodes
-from tests.agents.test_agents_resume import BALANCERS
+from tests.agents.test_agents_resume import BALANCERS, SHOWN
+from tests.grids import grid
 
 PARTS = {
     "bronet": {"policy_kwargs": {"network": "bronet"}},
@@ -31,7 +32,7 @@ def noise_for(sample, seed=0):
 
 
 @pytest.mark.parametrize("options", PARTS.values(), ids=PARTS)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@grid("precision", ["float32", "bfloat16"], always=["bfloat16"])
 def test_every_part_trains_every_parameter(small_agent, random_sample, options, precision):
     agent = small_agent(precision=precision, **options)
     before = {name: value.clone() for name, value in agent.policy.named_parameters()}
@@ -44,7 +45,7 @@ def test_every_part_trains_every_parameter(small_agent, random_sample, options, 
     assert all(takes_grouped_parameters(module) for module in (agent.actor, agent.critic))
 
 
-@pytest.mark.parametrize("balancer", BALANCERS)
+@grid("balancer", BALANCERS, always=SHOWN)
 def test_every_balancer_balances_brc(small_agent, balancer):
     agent = small_agent(**BRC, balancer=balancer, balancer_kwargs=BALANCERS[balancer])
     agent.learn(4 * 40, log_interval=None)
@@ -176,7 +177,7 @@ def test_every_method_of_the_registry_is_tried_here():
 VECTOR_STEPS = 1_000
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@grid("seed", [0, 1], always=[0])
 def test_four_conflicting_tasks_are_learnt_in_seconds(seed):
     """With HL-Gauss: a projected target is as wide as the target critic's, which takes many updates to narrow."""
     env = SUITE.make_vec_env(seed=seed)

@@ -13,6 +13,7 @@ import torch
 
 from agents import MTSAC
 from agents.compiler import Compiler
+from tests.grids import grid
 
 # One kind of agent, because every kind costs its compilation once.
 KIND = {"policy_kwargs": {"network": "multihead", "critic_layer_norm": True}}
@@ -77,7 +78,7 @@ def test_a_compiled_agent_that_is_saved_and_loaded_goes_on_compiled(learnt, poin
     assert loaded.runtime["compiled"]
 
 
-@pytest.mark.parametrize("balancer", ["cagrad", "pcgrad+son_goku", "famo"])
+@grid("balancer", ["cagrad", "pcgrad+son_goku", "famo"], always=["pcgrad+son_goku"])
 def test_task_gradients_and_groups_of_tasks_learn_the_same(learnt, balancer):
     compiled, plain = learnt(balancer=balancer), learnt(balancer=balancer, compile=False)
     assert compiled.runtime["compiled"] and not plain.runtime["compiled"]

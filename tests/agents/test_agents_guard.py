@@ -10,8 +10,10 @@ from agents.balancing.objective import TaskObjective
 from agents.metrics import UpdateMetrics
 from agents.selection import Selection
 from tests.agents.balancers.balancer_cases import GIVEN, RECORDED, recorded_run
+from tests.grids import grid
 
 BALANCERS = [record.name for record in list_balancers()]
+SHOWN = ["unitary", "famo", "igb_rl", "moco", "graddrop", "igb_v1+cagrad", "son_goku:pcgrad"]  # one of each kind
 COMPOSED = ["igb_v1+cagrad", "famo+pcgrad", "rlw+gradnorm", "dwa+moco", "son_goku:pcgrad"]
 
 
@@ -48,7 +50,7 @@ def update(agent, batch):
     agent.guard.end()
 
 
-@pytest.mark.parametrize("balancer", BALANCERS + COMPOSED)
+@grid("balancer", BALANCERS + COMPOSED, always=SHOWN)
 def test_a_bad_batch_leaves_the_agent_as_if_it_had_never_been(guarded, batch, fingerprint, balancer):
     prints = []
     for bad_ones in (False, True):

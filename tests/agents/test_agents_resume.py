@@ -11,6 +11,7 @@ from agents import ConfigurationError, list_balancers
 from agents.replay import TaskReplayBuffer
 from tests.agents.balancers.balancer_cases import GIVEN, recorded_run
 from tests.agents.brc_settings import BRC
+from tests.grids import grid
 
 OPTIONS = {
     **GIVEN,
@@ -31,6 +32,8 @@ COMPOSED = {
     "son_goku:pcgrad": {"refresh_every": 3, "warmup": 4, "anneal": 10, "tau": 0.05},
     "famo+graddrop": {},
 }
+# One memory of each kind.
+SHOWN = ["famo", "gradnorm", "moco", "igb_rl", "igb_v2", "son_goku:pcgrad", "famo+graddrop"]
 BALANCERS = {record.name: OPTIONS.get(record.name, {}) for record in list_balancers()} | COMPOSED
 AGENTS = {
     "sequential": {"pipeline": False},
@@ -100,7 +103,7 @@ def check_resume(small_agent, fingerprint, **options):
         assert ours == theirs
 
 
-@pytest.mark.parametrize("balancer", BALANCERS)
+@grid("balancer", BALANCERS, always=SHOWN)
 def test_every_balancer_goes_on_where_it_was(small_agent, fingerprint, balancer):
     check_resume(small_agent, fingerprint, balancer=balancer, balancer_kwargs=BALANCERS[balancer])
 

@@ -16,6 +16,7 @@ from agents.balancing.within_group import WithinGroup
 from agents.metrics import UpdateMetrics
 from agents.selection import Selection
 from tests.agents.test_agents_objective import TASKS, build, gradient
+from tests.grids import grid
 
 HALVES = torch.tensor([[True, False, True, False], [False, True, False, True]])
 NEVER = {"warmup": 10**9}
@@ -213,7 +214,7 @@ INNER += ["gradvac", "gradnorm", "imtl", "moco", "db_mtl"]
 
 
 @pytest.mark.parametrize("jacobian", ["full", "layerwise"])
-@pytest.mark.parametrize("inner", INNER)
+@grid("inner", INNER, always=["famo", "pcgrad", "nash_mtl", "moco"])
 def test_any_inner_method_trains_the_group(scheduled, inner, jacobian):
     agent = scheduled(inner, jacobian=jacobian, options={"refresh_every": 5})
     before = {name: value.clone() for name, value in agent.policy.named_parameters()}

@@ -20,6 +20,7 @@ from agents.files.agent_file import read_agent
 from agents.files.untrusted import UntrustedError, read_archive, read_json, read_tensors
 from agents.networks import NETWORKS
 from tests.agents.balancers.balancer_cases import GIVEN, RECORDED, recorded_run
+from tests.grids import grid
 
 PARTS = {"policy", "temperature", "reward_scale", "critic_balancer", "actor_balancer"}
 PARTS |= {"actor_optimizer", "critic_optimizer", "temperature_optimizer"}
@@ -485,7 +486,7 @@ def test_the_agent_of_every_network_is_read_back(small_agent, fingerprint, tmp_p
     assert fingerprint(MTSAC.load(tmp_path / "agent", device="cpu")) == fingerprint(agent)
 
 
-@pytest.mark.parametrize("balancer", [record.name for record in list_balancers()])
+@grid("balancer", [record.name for record in list_balancers()], always=["famo", "moco", "igb_rl", "igb_v2", "son_goku"])
 def test_the_agent_of_every_balancer_is_read_back(small_agent, fingerprint, random_sample, tmp_path, balancer):
     options = GIVEN | {name: {"source": recorded_run(4)} for name in RECORDED}
     agent = small_agent(balancer=balancer, balancer_kwargs=options.get(balancer, {}), actor_balancer="unitary")

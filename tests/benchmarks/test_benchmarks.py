@@ -5,10 +5,9 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from benchmarks import checkpoint, footprint, jacobian, scheduling, update
 from benchmarks.timing import markdown, take_turns
+from tests.grids import grid
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,7 +89,7 @@ def test_a_checkpoint_is_written_twice_and_gone_on_from(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["nonsense", "updat"])
+@grid("name", ["nonsense", "updat"], always=["updat"])
 def test_an_unknown_benchmark_is_one_sentence_with_the_known_ones(name):
     done = subprocess.run([sys.executable, "-m", "benchmarks", name], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2

@@ -1,6 +1,7 @@
 """The fast Meta-World returns the stock one's numbers to the bit, and steps aside where that was never shown.
 
-``METAWORLD_EQUALITY=full`` takes the whole comparison: 3 seeds of 500 random and 500 expert steps in every task.
+``METAWORLD_EQUALITY=full make test-all`` takes the whole comparison: 3 seeds of 500 random and 500 expert steps of all
+tasks.
 """
 
 import gc
@@ -12,7 +13,7 @@ from importlib import import_module
 import mujoco
 import numpy as np
 import pytest
-from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS, MT10_V3
 from metaworld.policies import ENV_POLICY_MAP
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 from metaworld.utils import reward_utils
@@ -21,6 +22,7 @@ from scipy.spatial.transform import Rotation
 from envs import metaworld, metaworld_fast
 from envs.metaworld import MetaWorldTask
 from envs.metaworld_arithmetic import MatrixRotation, norm, rect_prism_tolerance, substitutes, tolerance
+from tests.grids import grid
 
 FULL = os.environ.get("METAWORLD_EQUALITY") == "full"
 SEEDS, STEPS = ((1, 2, 3), {"random": 500, "expert": 500}) if FULL else ((1,), {"random": 30, "expert": 60})
@@ -62,7 +64,7 @@ def assert_episode_is_equal(fast, stock, goal, kind, steps):
 
 @pytest.mark.filterwarnings("ignore:Constant.s. may be too high")  # of Meta-World's experts; it clips their actions
 @pytest.mark.parametrize("reward_version", ["v2", "v1"])
-@pytest.mark.parametrize("task", ALL_V3_ENVIRONMENTS)
+@grid("task", ALL_V3_ENVIRONMENTS, always=MT10_V3)
 def test_every_bit_of_every_step_is_the_stock_environments(task, reward_version):
     if reward_version == "v1" and not FULL:
         seeds, steps = SEEDS, {"expert": 15}

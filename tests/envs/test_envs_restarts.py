@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from envs import EnvironmentFault, SuiteError, make_suite
+from tests.grids import grid
 
 # Which faults can be got over with how many workers: without a worker nobody is there to notice a hang or a death.
 FAULTS = [
     *((fault, workers) for fault in ("raise", "nan state", "nan reward") for workers in (0, 1, 2)),
     *((fault, workers) for fault in ("hang", "stop", "die") for workers in (1, 2)),
 ]
+SHOWN = [("raise", 0), ("raise", 2), ("nan state", 1), ("nan reward", 0), ("hang", 1), ("stop", 2), ("die", 1)]
 
 
 def record(env, actions):
@@ -38,7 +40,7 @@ def broken_once(counters, vec_env, tmp_path):
     return build
 
 
-@pytest.mark.parametrize(("fault", "workers"), FAULTS)
+@grid(("fault", "workers"), FAULTS, always=SHOWN)
 def test_the_environment_is_built_anew_and_the_lost_step_is_cut_off(
     broken_once, random_actions, caplog, fault, workers
 ):

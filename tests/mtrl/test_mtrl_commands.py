@@ -12,6 +12,7 @@ from mtrl.cli import main
 from mtrl.errors import ConfigError, exit_code, sentence
 from mtrl.experiment import Result
 from mtrl.launch import guarded
+from tests.grids import grid
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +24,7 @@ def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(
+@grid(
     ("arguments", "said"),
     [
         (["env=mt11"], "env has no choice 'mt11'; did you mean 'mt10'?"),
@@ -59,6 +60,7 @@ def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
             "agent.batch_size must be divisible by the 4 tasks, found 33; 32 would be right.",
         ),
     ],
+    every=4,
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:
     done = train(*arguments, cwd=tmp_path)

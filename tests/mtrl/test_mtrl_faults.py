@@ -21,6 +21,7 @@ from mtrl.plots import plot_success, plot_weights
 from mtrl.run_folder import RunFolder
 from mtrl.run_report import BATCH_FILE, write_results
 from mtrl.tracking import METRICS_FILE, JsonlWriter, TensorBoardWriter, evaluation_metrics, make_logger, read_metrics
+from tests.grids import grid
 from tests.mtrl.paused_runs import checkpoints, run_until
 
 MakeConfig = Callable[..., RunConfig]
@@ -87,7 +88,11 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_config: MakeCon
     return make
 
 
-@pytest.mark.parametrize(("fault", "workers"), [("raise", 0), ("nan", 0), ("raise", 1), ("nan", 1), ("die", 1)])
+@grid(
+    ("fault", "workers"),
+    [("raise", 0), ("nan", 0), ("raise", 1), ("nan", 1), ("die", 1)],
+    always=[("nan", 0), ("die", 1)],
+)
 def test_a_run_gets_over_an_environment_that_fails(faulty: MakeConfig, fault: str, workers: int) -> None:
     result = run(faulty(fault, times=1, workers=workers))
     last = read_metrics(result.folder)[-2]

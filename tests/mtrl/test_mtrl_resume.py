@@ -22,6 +22,7 @@ from mtrl.run_folder import RunFolder
 from mtrl.run_state import changes
 from mtrl.signals import StopRequest
 from mtrl.tracking import JsonlWriter, read_metrics
+from tests.grids import grid
 from tests.mtrl.paused_runs import checkpoints, everything, flip, lines, reseal, run_until
 from tests.mtrl.processes import ENDLESS, training, wait_for_checkpoint
 
@@ -64,7 +65,7 @@ def steady(tiny_config: MakeConfig, tmp_path: Path) -> MakeConfig:
     return make
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@grid("kind", KINDS.values(), every=2, ids=KINDS)
 def test_a_run_that_was_stopped_twice_ends_as_one_that_was_not(
     steady: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: dict[str, Any]
 ) -> None:

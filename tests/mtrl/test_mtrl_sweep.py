@@ -116,6 +116,7 @@ def test_a_sweep_into_one_folder_is_refused_before_anything_starts(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.exhaustive  # what is read from the command line is tested without a process
 def test_a_folder_that_differs_by_run_is_taken(tmp_path: Path) -> None:
     done = sweep("run_dir=one/${balancer.name}-${seed}", "balancer=unitary,rlw", cwd=tmp_path)
     assert done.returncode == 0 and said_of_the_whole(done)[-1].endswith("2 finished, 0 skipped, 0 failed.")
@@ -131,6 +132,7 @@ def test_an_option_of_one_balancer_in_a_sweep_over_several_says_what_to_do(tmp_p
     )
 
 
+@pytest.mark.exhaustive  # what is read from the command line is tested without a process
 def test_an_option_that_all_balancers_of_a_sweep_have_is_given_to_each(tmp_path: Path) -> None:
     done = sweep("balancer=igb_rl+unitary,igb_rl_random", "balancer.options.window=3", "seed=5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -139,6 +141,7 @@ def test_an_option_that_all_balancers_of_a_sweep_have_is_given_to_each(tmp_path:
     assert len(configs) == 2 and all("window: 3" in text for text in configs)
 
 
+@pytest.mark.exhaustive  # what is read from the command line is tested without a process
 def test_a_sweep_over_options_of_the_suite(tmp_path: Path) -> None:
     done = sweep("env.options.num_goals=0,50", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

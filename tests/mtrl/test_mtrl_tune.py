@@ -19,6 +19,7 @@ from mtrl.tune.evolution import Genes, Outcome
 from mtrl.tune.jobs import Job, work
 from mtrl.tune.population import Book, Settings, read_book, write_book
 from mtrl.tune.search import Search, member_config
+from tests.grids import grid
 from tests.mtrl.conftest import tiny
 from tests.mtrl.paused_runs import checkpoints, comparable, everything
 
@@ -211,7 +212,7 @@ def test_nobody_begins_an_interval_before_all_have_ended_the_one_before(
     assert job is not None and job.pause_at == 500
 
 
-@pytest.mark.parametrize("stops", [(3,), (8, 1), (9, 7, 16)])
+@grid("stops", [(3,), (8, 1), (9, 7, 16)], always=[(9, 7, 16)])
 def test_a_search_that_was_interrupted_decides_like_one_that_was_not(
     tmp_path: Path, adopted: list[tuple[str, str]], stops: tuple[int, ...]
 ) -> None:

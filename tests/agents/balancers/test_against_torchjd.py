@@ -11,11 +11,13 @@ import torch
 
 from agents.balancers import make_balancer
 from tests.agents.balancers.balancer_cases import direction_of, tasks_of
+from tests.grids import grid
 
 torchjd = pytest.importorskip("torchjd.aggregation", reason="torchjd is not installed")
 torch.set_num_threads(1)
 
 SHAPES = [(tasks, parameters) for tasks in (2, 3, 10, 50) for parameters in (3, 100, 10_000)]
+DIAGONAL = [(2, 3), (10, 100), (50, 10_000)]
 SCALES = (1e-6, 1.0, 1e6)
 
 
@@ -57,7 +59,7 @@ def quadprog_projector():
     return QuadprogProjector(norm_eps=0.0, reg_eps=1e-9)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@grid("shape", SHAPES, always=DIAGONAL)
 def test_mgda_is_never_longer_than_theirs_and_close_to_it(shape):
     jacobian = gradients(*shape)
     theirs = torchjd.MGDA(epsilon=1e-7, max_iters=300)(jacobian)
@@ -79,19 +81,19 @@ def test_pcgrad_of_two_tasks(parameters):
 
 @needs("cvxpy", "clarabel")
 @pytest.mark.parametrize("c", [0.5, 0.9])
-@pytest.mark.parametrize("shape", SHAPES)
+@grid("shape", SHAPES, always=DIAGONAL)
 def test_cagrad(shape, c):
     compare("cagrad", torchjd.CAGrad(c=c), shape, c=c, rescale=0, tolerance=2e-3)
 
 
-@pytest.mark.parametrize("shape", independent())
+@grid("shape", independent(), always=DIAGONAL)
 def test_imtl_g(shape):
     compare("imtl_g", torchjd.IMTLG(), shape)
 
 
 @needs("cvxpy", "ecos")
 @pytest.mark.filterwarnings("ignore:You are solving a parameterized problem")
-@pytest.mark.parametrize("shape", independent())
+@grid("shape", independent(), always=[(2, 3), (10, 100)])
 def test_nash_mtl(shape):
     jacobian = gradients(*shape)
     theirs = torchjd.NashMTL(n_tasks=len(jacobian))(jacobian)
@@ -102,13 +104,13 @@ def test_nash_mtl(shape):
 
 
 @pytest.mark.parametrize("scale_mode", ["min", "median", "rmse"])
-@pytest.mark.parametrize("shape", independent())
+@grid("shape", independent(), always=DIAGONAL)
 def test_aligned_mtl(shape, scale_mode):
     compare("aligned_mtl", torchjd.AlignedMTL(scale_mode=scale_mode), shape, scale_mode=scale_mode)
 
 
 @needs("quadprog", "qpsolvers")
-@pytest.mark.parametrize("shape", SHAPES)
+@grid("shape", SHAPES, always=DIAGONAL)
 @pytest.mark.parametrize(("name", "theirs"), [("upgrad", "UPGrad"), ("dualproj", "DualProj")])
 def test_projections_on_the_dual_cone(name, theirs, shape):
     compare(name, getattr(torchjd, theirs)(projector=quadprog_projector()), shape, tolerance=1e-4)
@@ -116,7 +118,7 @@ def test_projections_on_the_dual_cone(name, theirs, shape):
 
 @needs("scipy")
 @pytest.mark.parametrize("alpha", [1.0, 2.0])
-@pytest.mark.parametrize("shape", independent())
+@grid("shape", independent(), always=DIAGONAL)
 def test_fairgrad(shape, alpha):
     jacobian = gradients(*shape)
     theirs = torchjd.FairGrad(alpha=alpha)(jacobian / jacobian.norm(dim=-1).mean())
@@ -127,7 +129,7 @@ def test_fairgrad(shape, alpha):
     assert (same_scale - theirs).norm() < 1e-2 * theirs.norm()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@grid("shape", SHAPES, always=DIAGONAL)
 def test_config(shape):
     compare("config", torchjd.ConFIG(), shape, sums=True)
 

@@ -17,6 +17,7 @@ from agents.balancing.solvers import (
     shifted,
     times,
 )
+from tests.grids import grid
 
 torch.set_num_threads(1)
 KINDS = ("random", "agreeing", "rank two", "twins", "opposites", "spread", "one zero")
@@ -48,7 +49,8 @@ def gramian_of(kind, size, scale=1.0, seed=0):
     return scale * jacobian @ jacobian.T
 
 
-EVERY = pytest.mark.parametrize(("kind", "size", "scale"), [(k, n, s) for k in KINDS for n in SIZES for s in SCALES])
+# Every fifth: each kind, size and scale is among them.
+EVERY = grid(("kind", "size", "scale"), [(k, n, s) for k in KINDS for n in SIZES for s in SCALES], every=5)
 
 
 @EVERY
@@ -102,9 +104,9 @@ def test_the_guess_of_the_active_set_does_not_change_the_solution(start):
     torch.testing.assert_close(nonnegative_qp(gramian, linear, guess), plain)
 
 
-@pytest.mark.parametrize("exponent", [1.0, 0.5, 0.2, 1.5])
+@grid("exponent", [1.0, 0.5, 0.2, 1.5], every=2)
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("size", SIZES)
+@grid("size", SIZES, always=[2, 50])
 @pytest.mark.parametrize("kind", ["random", "agreeing", "twins"])
 def test_power_balance_solves_its_equation(kind, size, scale, exponent):
     gramian = gramian_of(kind, size, scale)
@@ -140,8 +142,8 @@ def test_power_balance_leaves_out_tasks_without_gradient():
     torch.testing.assert_close(weights[:2], power_balance(gramian_of("one zero", 3)[:2, :2], 1.0))
 
 
-@pytest.mark.parametrize("c", [0.01, 0.4, 0.9, 1.0, 3.0])
-@pytest.mark.parametrize("size", SIZES)
+@grid("c", [0.01, 0.4, 0.9, 1.0, 3.0], every=2)
+@grid("size", SIZES, always=[2, 50])
 @pytest.mark.parametrize("kind", ["random", "agreeing", "twins", "spread"])
 def test_the_conflict_averse_direction_is_the_optimum_of_primal_and_dual(kind, size, c):
     gramian = gramian_of(kind, size)

@@ -13,6 +13,7 @@ import torch
 from agents.balancers import list_balancers, make_balancer
 from benchmarks.toy import ENTRIES, entry, run_entry
 from benchmarks.toy_problem import FRONT, STARTS, descend, distance_to_front, evaluate
+from tests.grids import grid
 
 LABELS = [method.label for method in ENTRIES]
 NEAR = ((-7.5, -0.5), (0.0, 0.0))
@@ -20,6 +21,7 @@ FAR = (9.0, 9.0)
 # Methods that the first log valley catches on their way from (9, 9), and those that leave it in 25 000 steps.
 STUCK = ["unitary", "rlw", "graddrop", "dwa", "scale_invariant", "gls", "stch"]
 FREE = ["mgda none", "mgda l2", "imtl_g", "nash_mtl", "aligned_mtl", "fairgrad 2", "famo", "gradnorm", "moco"]
+SHOWN = ["unitary", "gls", "famo", "mgda l2", "cagrad 0.5"]  # by `make test`: a descent takes seconds
 
 
 @cache
@@ -78,24 +80,25 @@ def test_every_method_takes_part_in_the_toy():
 # ------------------------------------------------------------------ the methods
 
 
-@pytest.mark.parametrize("label", LABELS)
+@grid("label", LABELS, always=SHOWN)
 def test_starts_near_the_front_reach_it(label):
     assert (descent(label).reached[:2]).all(), descent(label)
 
 
-@pytest.mark.parametrize("label", FREE)
+@grid("label", FREE, always=["famo", "mgda l2"])
 def test_these_methods_reach_the_front_from_afar(label):
     assert descent(label).reached[2]
 
 
-@pytest.mark.parametrize("label", STUCK)
+@grid("label", STUCK, always=["unitary", "gls"])
 def test_these_methods_are_still_stuck_in_the_valley(label):
     assert descent(label).points[2, 1] > 1.0 and not descent(label).reached[2]
 
 
-@pytest.mark.parametrize(
+@grid(
     ("label", "low", "high"),
     [("unitary", -5.78, -5.68), ("cagrad 0.5", -5.78, -5.68), ("famo", -1.0, 1.0)],
+    every=2,
 )
 def test_where_on_the_front_a_method_ends(label, low, high):
     ended = descent(label, starts=((-8.5, 7.5),), steps=50_000).points
@@ -104,12 +107,13 @@ def test_where_on_the_front_a_method_ends(label, low, high):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_nash_mtl_stays_near_the_point_where_it_met_the_front():
     ended = descent("nash_mtl", starts=((-8.5, 7.5),), steps=50_000, speed=2.5).points
     assert -3.2 < ended[0, 0] < -2.6
 
 
-@pytest.mark.parametrize("label", ["famo", "imtl_g", "nash_mtl", "mgda l2"])
+@grid("label", ["famo", "imtl_g", "nash_mtl", "mgda l2"], always=["mgda l2"])
 def test_the_scale_of_an_objective_keeps_no_scale_free_method_from_the_front(label):
     descents = [descent(label, starts=(FAR,), steps=30_000, s=s) for s in (1.0, 10.0)]
     assert all(found.reached.all() for found in descents)
