@@ -1,5 +1,6 @@
 """Everything that learns; knows spaces and tensors, never an environment's name."""
 
+from agents.algorithms import find_algorithm, list_algorithms, register_algorithm
 from agents.balancers import Balancer, BalancerError, list_balancers, make_balancer, register_balancer
 from agents.errors import ConfigurationError, NonFiniteUpdate
 from agents.files.agent_file import AgentFileError
@@ -16,9 +17,12 @@ __all__ = [
     "ConfigurationError",
     "MultiTaskPolicy",
     "NonFiniteUpdate",
+    "find_algorithm",
+    "list_algorithms",
     "list_balancers",
     "load_policy",
     "make_balancer",
+    "register_algorithm",
     "register_balancer",
     "save_policy",
 ]

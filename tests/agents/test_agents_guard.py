@@ -29,7 +29,7 @@ def guarded(small_agent):
             options["balancer_kwargs"] = {"source": recorded_run(4)}
         agent = small_agent(actor_balancer="unitary", **options)
         if kind == DEVICE:
-            agent.guard = DeviceGuard(agent.settings["max_skipped_updates"], agent.device)
+            agent.guard = DeviceGuard(agent.settings.max_skipped_updates, agent.device)
         return agent
 
     return make
