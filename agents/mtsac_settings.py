@@ -33,7 +33,6 @@ from agents.settings import (
     Positive,
     Range,
     Says,
-    bare,
     described,
     hints,
 )
@@ -170,7 +169,9 @@ class MTSACPreset(MTSACSettings, AgentPreset):
     gradient_steps: Count = MTSACSettings.gradient_steps
     precision: Annotated[str, Choice(PRECISIONS)] = "auto"
     critic: Annotated[str, Choice(tuple(CRITICS)), IN_POLICY] = "scalar"
-    categorical: Annotated[CategoricalSettings, IN_POLICY] = field(default_factory=CategoricalSettings)
+    categorical: Annotated[CategoricalSettings, Gives("policy_kwargs['critic_kwargs']")] = field(
+        default_factory=CategoricalSettings
+    )
     ensemble_reduction: Annotated[str, Choice(REDUCTIONS), IN_POLICY] = "min"
     log_std: Annotated[str, Choice(tuple(LOG_STD_RANGES)), IN_POLICY] = "clamp"
     critic_layer_norm: Annotated[bool, IN_POLICY] = True
@@ -195,8 +196,7 @@ class MTSACPreset(MTSACSettings, AgentPreset):
         return LinearSchedule(self.learning_rate, self.final_learning_rate, end_fraction=1.0)
 
     def _policy_arguments(self) -> dict[str, Any]:
-        own = {name: hint for name, hint in hints(type(self)).items() if described(hint, Gives) == IN_POLICY}
-        names = [name for name, hint in own.items() if not dataclasses.is_dataclass(bare(hint))]
+        names = [name for name, hint in hints(type(self)).items() if described(hint, Gives) == IN_POLICY]
         atoms = dataclasses.asdict(self.categorical) if self.critic == "categorical" else {}
         return {**{name: getattr(self, name) for name in names}, "critic_kwargs": atoms}
 
