@@ -1,5 +1,6 @@
 """Everything that learns; knows spaces and tensors, never an environment's name."""
 
+from agents.algorithms import find_algorithm, list_algorithms, register_algorithm
 from agents.balancers import (
     Balancer,
     BalancerError,
@@ -36,9 +37,12 @@ __all__ = [
     "Scheduler",
     "Tasks",
     "Weighting",
+    "find_algorithm",
+    "list_algorithms",
     "list_balancers",
     "load_policy",
     "make_balancer",
+    "register_algorithm",
     "register_balancer",
     "save_policy",
 ]

@@ -4,14 +4,12 @@ The face is Stable-Baselines3's; `update` reads like the paper (Haarnoja et al. 
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from gymnasium import spaces
-from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
+from agents.algorithms import register_algorithm
 from agents.allocator import keep_freed_memory
 from agents.balancers import make_balancer
 from agents.balancing.balancer import Balancer, Needs
@@ -25,153 +23,34 @@ from agents.balancing.tasks import UpdateContext
 from agents.compiler import Compiler
 from agents.errors import ConfigurationError
 from agents.metrics import UpdateMetrics, with_prefix
-from agents.multitask import NOT_SAVED, MultiTaskAlgorithm
+from agents.mtsac_settings import MTSACArguments, MTSACPreset
 from agents.networks.layers import takes_grouped_parameters
-from agents.policies import Actor, Critic, MultiTaskPolicy, owns
+from agents.off_policy import MultiTaskOffPolicy
+from agents.policies import Actor, Critic, owns
 from agents.precision import autocast, fastest_exact_float32, float32_products, resolve_precision
-from agents.randomness import Generators
 from agents.replay import ReplaySample, samples_per_task
 from agents.reward_scale import make_reward_scale
 from agents.selection import Selection
-from agents.settings import refuse_bad_settings, refuse_unknown, require_device
 from agents.temperature import Temperature, target_entropy_of
 from agents.updates import actor_losses, critic_losses, critic_target
 
 SAMPLES_PER_TASK = 32  # B where batch_size is not given
 
 
-class MTSAC(MultiTaskAlgorithm):
+@register_algorithm("mtsac", preset=MTSACPreset, summary="Multitask SAC: shared actor and critics, learnt from replay")
+class MTSAC(MultiTaskOffPolicy):
     """Multitask SAC with pluggable balancers.
 
     Time counts as in SB3: `total_timesteps`, `learning_starts` and `buffer_size` are transitions over all tasks,
     `train_freq` is in vector steps, `gradient_steps` in updates.
-
-    :param policy: ``MultiTaskPolicy``
-    :param env: a vectorised environment of K tasks (`mtrl.make_env`), or None to load an agent for prediction
-    :param learning_rate: of actor, critics and temperatures; a number or SB3's schedule
-    :param buffer_size: transitions kept, over all tasks
-    :param learning_starts: transitions taken with uniform actions before the first update
-    :param batch_size: transitions of one update over all tasks, a multiple of K; None takes 32 per task
-    :param tau: Polyak coefficient of the target critics; higher follows faster
-    :param gamma: discount
-    :param train_freq: vector steps between two calls of `train`
-    :param gradient_steps: updates at each call of `train`
-    :param ent_coef: temperature: ``auto``, ``auto_<initial value>`` (learned) or a fixed number
-    :param temperature: ``per_task`` or ``shared``
-    :param target_entropy: in nats; ``auto`` is ``-A``, ``auto_0.5`` half of it
-    :param temperature_beta1: first-moment decay of the temperature's Adam; lower forgets sooner which way it went
-    :param reward_scale: ``none``; ``std`` to divide sampled rewards by their task's standard deviation; ``return`` by
-        the largest return of their task, so that values fit into a categorical critic's support; or a number that
-        multiplies them: critics fit values of order 100 sooner than values of order 1000
-    :param balancer: method that balances the critic's task losses, such as ``famo`` or ``igb_v1+cagrad``
-    :param balancer_kwargs: its options
-    :param actor_balancer: method for the actor's task losses; None takes the critic's, or ``unitary`` where that
-        method needs positive losses, which an actor's are not
-    :param actor_balancer_kwargs: its options
-    :param max_grad_norm: clip the norm of actor and critic gradients; None does not clip
-    :param weight_decay: decoupled, of actor and critics (AdamW, arXiv 1711.05101); 0 is Adam
-    :param actor_weight_decay: coupled L2 on the actor alone (arXiv 2201.04122)
-    :param adam_epsilon: epsilon of every Adam (Meta-World+ uses 1e-5)
-    :param jacobian: how task gradients are kept for a balancer: ``full``, written out ``[K, P]``; ``layerwise``, as
-        factors of the layers; ``auto``, whichever costs less. The same gradients up to rounding
-    :param max_skipped_updates: updates in a row, skipped for a loss or gradient that is not finite, that end training
-        with `NonFiniteUpdate`
-    :param precision: ``float32``, ``bfloat16``, or ``auto`` (bfloat16 where the processor has it)
-    :param compile: compile target and losses for the shapes of this agent (``torch.compile``): the same up to rounding.
-        It takes up to a minute at the first update, and seconds where that was done before. Task gradients stay as they
-        are. Without a C++ compiler the agent warns, and learns as with False
-    :param pipeline: simulate and learn at the same time; False alternates in SB3's order
-    :param policy_kwargs: arguments of `MultiTaskPolicy`
-    :param stats_window_size: episodes in SB3's rollout statistics
-    :param tensorboard_log: folder of event files
-    :param verbose: 0 silent, 1 prints the log
-    :param seed: fixes every generator, those of the environments included
-    :param device: ``auto``, ``cpu``, ``cuda``
-    :raises ConfigurationError: for a setting that cannot work
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MultiTaskPolicy": MultiTaskPolicy}
-    policy: MultiTaskPolicy
+    arguments = MTSACArguments
+    settings: MTSACArguments
+    max_grad_norm: float | None
     actor: Actor
     critic: Critic
     critic_target: Critic
-
-    def __init__(
-        self,
-        policy: str | type[MultiTaskPolicy] = "MultiTaskPolicy",
-        env: GymEnv | None = None,
-        learning_rate: float | Schedule = 3e-4,
-        buffer_size: int = 1_000_000,
-        learning_starts: int = 5_000,
-        batch_size: int | None = None,
-        tau: float = 0.005,
-        gamma: float = 0.99,
-        train_freq: int = 1,
-        gradient_steps: int = 1,
-        *,
-        ent_coef: str | float = "auto",
-        temperature: str = "per_task",
-        target_entropy: str | float = "auto",
-        temperature_beta1: float = 0.9,
-        reward_scale: str | float = "none",
-        balancer: str = "unitary",
-        balancer_kwargs: dict[str, Any] | None = None,
-        actor_balancer: str | None = None,
-        actor_balancer_kwargs: dict[str, Any] | None = None,
-        max_grad_norm: float | None = 1.0,
-        weight_decay: float = 0.0,
-        actor_weight_decay: float = 0.0,
-        adam_epsilon: float = 1e-5,
-        jacobian: str = "auto",
-        max_skipped_updates: int = 20,
-        precision: str = "float32",
-        compile: bool = False,
-        pipeline: bool = True,
-        policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
-        _init_setup_model: bool = True,
-        **unknown: Any,
-    ) -> None:
-        # What `agent.zip` keeps, so that `load` can build the same agent.
-        settings = {name: value for name, value in locals().items() if name not in NOT_SAVED}
-        refuse_unknown("MTSAC", unknown, MTSAC)
-        refuse_unknown("policy_kwargs", policy_kwargs or {}, MultiTaskPolicy)
-        refuse_bad_settings(settings)
-        require_device(device)
-        super().__init__(
-            policy,
-            env,  # type: ignore[arg-type]
-            learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size or 0,
-            tau,
-            gamma,
-            train_freq,
-            gradient_steps,
-            policy_kwargs=dict(policy_kwargs or {}),
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            device=device,
-            support_multi_env=True,
-            monitor_wrapper=False,
-            seed=seed,
-            sde_support=False,
-            supported_action_spaces=(spaces.Box,),
-        )
-        self.settings = settings
-        self.pipeline = pipeline
-        self.max_grad_norm = max_grad_norm
-        self.generators = Generators(seed)
-        if env is not None:
-            self._adopt_tasks(self.env)
-        if env is not None and _init_setup_model:
-            self._setup_model()
 
     def _setup_model(self) -> None:
         settings = self.settings
@@ -179,24 +58,18 @@ class MTSAC(MultiTaskAlgorithm):
         self.set_random_seed(self.seed)
         self.batch_size = self.batch_size or SAMPLES_PER_TASK * self.num_tasks
         samples_per_task(self.batch_size, self.num_tasks)
-        self.precision = resolve_precision(settings["precision"], self.device)
+        self.precision = resolve_precision(settings.precision, self.device)
         self.float32_mode = fastest_exact_float32(self.device)
-        self._compiler = Compiler() if settings["compile"] else None
+        self._compiler = Compiler() if settings.compile else None
         keep_freed_memory()
-        self.policy = MultiTaskPolicy(
-            self.observation_space,  # type: ignore[arg-type]
-            self.action_space,  # type: ignore[arg-type]
-            num_tasks=self.num_tasks,
-            generator=self.generators.torch("policy"),
-            **self.policy_kwargs,
-        ).to(self.device)
+        self.policy = self._make_policy(self.generators.torch("policy")).to(self.device)
         self.actor, self.critic, self.critic_target = self.policy.actor, self.policy.critic, self.policy.critic_target
-        target_entropy = target_entropy_of(settings["target_entropy"], self.policy.action_size)
-        self.temperature = Temperature(
-            self.num_tasks, settings["ent_coef"], settings["temperature"], target_entropy
-        ).to(self.device)
+        target_entropy = target_entropy_of(settings.target_entropy, self.policy.action_size)
+        self.temperature = Temperature(self.num_tasks, settings.ent_coef, settings.temperature, target_entropy).to(
+            self.device
+        )
         self.reward_scale = make_reward_scale(
-            settings["reward_scale"],
+            settings.reward_scale,
             self.num_tasks,
             gamma=self.gamma,
             target_entropy=target_entropy,
@@ -211,16 +84,16 @@ class MTSAC(MultiTaskAlgorithm):
         self._exploration = self.generators.torch("exploration")
         self._update_noise = self.generators.torch("update noise", self.device)
         self.metrics = UpdateMetrics()
-        self.guard = UpdateGuard(settings["max_skipped_updates"])
+        self.guard = UpdateGuard(settings.max_skipped_updates)
         self.replay_buffer = None
         if self.env is not None:
-            self._setup_memory()
+            self._setup_tasks()
 
     def _setup_learners(self) -> None:
         settings, scratch = self.settings, Scratch()
-        name, options = settings["balancer"], dict(settings["balancer_kwargs"] or {})
+        name, options = settings.balancer, dict(settings.balancer_kwargs or {})
         critic = self._make_balancer(name, "critic balancer", options)
-        actor_name, actor_options = settings["actor_balancer"], dict(settings["actor_balancer_kwargs"] or {})
+        actor_name, actor_options = settings.actor_balancer, dict(settings.actor_balancer_kwargs or {})
         is_same = actor_name is None and Needs.POSITIVE_LOSSES not in critic.needs
         if actor_name is None:
             actor_name, actor_options = (name, options) if is_same else ("unitary", {})
@@ -258,7 +131,7 @@ class MTSAC(MultiTaskAlgorithm):
 
     def _layout(self, setting: str, module: nn.Module, balancer: Balancer, scratch: Scratch) -> GradientLayout:
         """How the task gradients in a module's parameters are kept: as factors of its layers, or written out."""
-        grouped, asked = takes_grouped_parameters(module), self.settings["jacobian"]
+        grouped, asked = takes_grouped_parameters(module), self.settings.jacobian
         if asked == "layerwise" and Needs.JACOBIAN in balancer.needs:
             raise ConfigurationError(
                 f"jacobian='layerwise' holds no Jacobian, and the method of {setting} ({type(balancer).__name__}) "
@@ -276,23 +149,22 @@ class MTSAC(MultiTaskAlgorithm):
 
     def _setup_optimizers(self) -> None:
         settings = self.settings
-        common: dict[str, Any] = {"lr": self.lr_schedule(1), "eps": settings["adam_epsilon"], "fused": True}
-        decoupled = settings["weight_decay"]
+        common: dict[str, Any] = {"lr": self.lr_schedule(1), "eps": settings.adam_epsilon, "fused": True}
+        decoupled = settings.weight_decay
         kind: type[torch.optim.Adam] = torch.optim.AdamW if decoupled else torch.optim.Adam
-        actor_decay = decoupled or settings["actor_weight_decay"]
+        actor_decay = decoupled or settings.actor_weight_decay
         self.actor_optimizer = kind(self.actor.parameters(), weight_decay=actor_decay, **common)
         self.critic_optimizer = kind(self.critic.parameters(), weight_decay=decoupled, **common)
-        betas = (settings["temperature_beta1"], 0.999)
+        betas = (settings.temperature_beta1, 0.999)
         self.temperature_optimizer = torch.optim.Adam(self.temperature.parameters(), betas=betas, **common)
 
     @property
     def runtime(self) -> dict[str, Any]:
         """Choices made from the machine, for the record of a run."""
         return {
-            "device": str(self.device),
+            **super().runtime,
             "precision": self.precision,
             "float32_matmul_precision": self.float32_mode,
-            "torch_threads": torch.get_num_threads(),
             "compiled": self._compiler is not None and not self._compiler.failed,
             "pipeline": self.pipeline,
         }

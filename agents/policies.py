@@ -198,7 +198,7 @@ class MultiTaskPolicy(BasePolicy):
         **settings: Any,
     ) -> None:
         super().__init__(observation_space, action_space, squash_output=True)
-        refuse_unknown("MultiTaskPolicy", settings, PolicySettings)
+        refuse_unknown("MultiTaskPolicy", settings, inspect.signature(PolicySettings))
         chosen = PolicySettings(**settings)
         self.num_tasks = num_tasks
         self.state_size = observation_space.shape[0] - num_tasks

@@ -3,13 +3,29 @@
 A table stands between ``<!-- table: name -->`` and ``<!-- end of table -->``; a test fails when one is not current.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
+from agents.algorithms import AlgorithmRecord, list_algorithms
 from agents.balancers import list_balancers
 from agents.networks import NETWORKS
+from agents.settings import (
+    IN_POLICY,
+    Auto,
+    Changes,
+    Gives,
+    alternatives,
+    default_of,
+    described,
+    explanations,
+    hints,
+    kind_of,
+)
 from agents.tags import MEANINGS
 from envs import list_suites
 from mtrl.pretrained import list_pretrained, pretrained_policy
@@ -67,6 +83,41 @@ def metrics() -> str:
     return _markdown(["tag", "meaning"], rows)
 
 
+def settings(algorithm: AlgorithmRecord) -> str:
+    """Every setting of an algorithm: on the command line, in Python, or both."""
+    preset, arguments = algorithm.preset, algorithm.agent.arguments
+    known, in_python = hints(preset), hints(arguments)
+    said = explanations(arguments) | explanations(preset)
+    rows = []
+    for name, hint in (known | {name: hint for name, hint in in_python.items() if name not in known}).items():
+        gives = described(hint, Gives)
+        argument = f"policy_kwargs['{name}']" if gives == IN_POLICY else name if gives is None else gives.argument
+        rows.append(
+            [
+                f"`{name}`" if name in known else "-",
+                f"`{argument}`" if gives or name in in_python else "-",
+                _default(default_of(preset, name)) if name in known else "-",
+                _default(default_of(arguments, name)) if name in in_python else "-",
+                _may_be(hint),
+                (described(hint, Changes) or Changes.RESULT).value,
+                said.get(name, "-").replace("``", "`"),
+            ]
+        )
+    header = ["`agent.`", "in Python", "default", "in Python", "may be", "changes", "what it does"]
+    return _markdown(header, rows)
+
+
+def _default(value: Any) -> str:
+    if dataclasses.is_dataclass(value):
+        return "a group"
+    return f"`{str(value).lower() if isinstance(value, bool) else 'null' if value is None else value}`"
+
+
+def _may_be(hint: Any) -> str:
+    whole = [str(auto) for option in alternatives(hint) if (auto := described(option, Auto))]
+    return whole[0] if whole else " or ".join(map(kind_of, alternatives(hint)))
+
+
 def pretrained() -> str:
     """The card of every policy that ships with the package."""
     cards = [pretrained_policy(name).describe() for name in list_pretrained()]
@@ -80,6 +131,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "balancers by family": balancers_by_family,
     "metrics": metrics,
     "pretrained": pretrained,
+    **{f"settings of {record.name}": partial(settings, record) for record in list_algorithms()},
 }
 
 

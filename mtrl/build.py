@@ -1,14 +1,14 @@
 """From a config to the things it describes: environments, agent."""
 
-import dataclasses
 from typing import Any
 
 import torch
-from stable_baselines3.common.utils import LinearSchedule, get_device
+from stable_baselines3.common.utils import get_device
 
-from agents import MTSAC
+from agents.algorithms import find_algorithm
+from agents.multitask import MultiTaskAlgorithm
 from envs import MultiTaskVecEnv, TaskSuite
-from mtrl.config import AgentConfig, RunConfig
+from mtrl.config import RunConfig
 from mtrl.evaluation import EvaluationResult, Policy, evaluate
 from mtrl.machine import available_cores, evaluating_workers, learning_threads, simulating_workers
 
@@ -33,70 +33,32 @@ def make_training_env(config: RunConfig, suite: TaskSuite) -> MultiTaskVecEnv:
     )
 
 
-def make_agent(config: RunConfig, env: MultiTaskVecEnv) -> MTSAC:
+def make_agent(config: RunConfig, env: MultiTaskVecEnv) -> MultiTaskAlgorithm:
     """The agent that a config describes."""
-    agent, tasks = config.agent, env.num_tasks
-    # A run shorter than its replay buffer never fills it: it does not pay for the rest.
-    overshoot = config.env.copies * agent.train_freq  # the loop ends between two rounds of updates
-    everything = -(-config.budget(tasks) // tasks) + overshoot
+    arguments = config.agent.arguments(env.num_tasks, config.budget(env.num_tasks), config.env.copies)
     (balancer, options), (actor_balancer, actor_options) = config.critic_balancer, config.actor_balancer
-    return MTSAC(
+    return find_algorithm(config.agent.algorithm).agent(
         "MultiTaskPolicy",
         env,
-        learning_rate=_learning_rate(agent),
-        buffer_size=min(agent.replay_per_task or everything, everything) * tasks,
-        learning_starts=agent.warmup_steps_per_task * tasks,
-        batch_size=agent.batch_size or agent.samples_per_task * tasks,
-        tau=agent.tau,
-        gamma=agent.gamma,
-        train_freq=agent.train_freq,
-        gradient_steps=agent.gradient_steps,
-        ent_coef=agent.ent_coef,
-        temperature=agent.temperature,
-        target_entropy=agent.target_entropy,
-        temperature_beta1=agent.temperature_beta1,
-        reward_scale=agent.reward_scale,
+        **{**arguments, "policy_kwargs": {**_network_options(config), **arguments.get("policy_kwargs", {})}},
         balancer=balancer,
         balancer_kwargs=options,
         actor_balancer=actor_balancer,
         actor_balancer_kwargs=actor_options,
-        max_grad_norm=agent.max_grad_norm,
-        weight_decay=agent.weight_decay,
-        actor_weight_decay=agent.actor_weight_decay,
-        adam_epsilon=agent.adam_epsilon,
-        max_skipped_updates=agent.max_skipped_updates,
-        precision=agent.precision,
-        compile=agent.compile,
-        jacobian=agent.jacobian,
-        pipeline=agent.pipeline,
-        policy_kwargs=_policy_options(config),
         seed=config.seed,
         device=config.device,
     )
 
 
-def _policy_options(config: RunConfig) -> dict[str, Any]:
-    agent, network = config.agent, config.network
-    own = network.actor_hidden_sizes
+def _network_options(config: RunConfig) -> dict[str, Any]:
+    network, own = config.network, config.network.actor_hidden_sizes
     return {
         "network": network.name,
         "task_id": network.task_id,
         "hidden_sizes": list(network.hidden_sizes),
         "actor_hidden_sizes": None if own is None else list(own),
         "network_kwargs": dict(network.options),
-        "critic_layer_norm": agent.critic_layer_norm,
-        "actor_layer_norm": agent.actor_layer_norm,
-        "log_std": agent.log_std,
-        "critic": agent.critic,
-        "critic_kwargs": dataclasses.asdict(agent.categorical) if agent.critic == "categorical" else {},
-        "ensemble_reduction": agent.ensemble_reduction,
     }
-
-
-def _learning_rate(agent: AgentConfig) -> float | LinearSchedule:
-    if agent.final_learning_rate is None:
-        return agent.learning_rate
-    return LinearSchedule(agent.learning_rate, agent.final_learning_rate, end_fraction=1.0)
 
 
 class Evaluator:

@@ -252,7 +252,19 @@ def _pretrained() -> Listing:
     return ["policy", "what it is"], [[name, pretrained_policy(name).summary()] for name in list_pretrained()]
 
 
-_LISTS = {"balancers": _balancers, "networks": _networks, "pretrained": _pretrained, "suites": _suites}
+def _algorithms() -> Listing:
+    from agents import list_algorithms
+
+    return ["algorithm", "what it is"], [[record.name, record.summary] for record in list_algorithms()]
+
+
+_LISTS = {
+    "algorithms": _algorithms,
+    "balancers": _balancers,
+    "networks": _networks,
+    "pretrained": _pretrained,
+    "suites": _suites,
+}
 
 
 if __name__ == "__main__":

@@ -3,24 +3,32 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 
+from agents.algorithms import DEFAULT, find_algorithm
 from agents.balancers import list_balancers, make_balancer
-from agents.balancing.task_gradients import JACOBIANS
-from agents.critics import CATEGORICAL_TARGETS, CRITICS, REDUCTIONS
+from agents.balancing.registry import methods_of
+from agents.errors import ConfigurationError
 from agents.networks import NETWORKS, TASK_IDS
-from agents.policies import LOG_STD_RANGES
-from agents.precision import PRECISIONS
-from agents.reward_scale import REWARD_SCALES
-from agents.temperature import TEMPERATURES
+from agents.settings import (
+    AgentPreset,
+    Amount,
+    Changes,
+    Choice,
+    Count,
+    Later,
+    Positive,
+    Range,
+    walk,
+)
 from envs import list_suites, make_suite
 from mtrl.errors import ConfigError, nearest
 from mtrl.network_options import checked_options
-from mtrl.schema import Amount, Choice, Count, Fraction, NotNegative, Positive, Range, parse
+from mtrl.schema import parse
 from mtrl.weight_schedule import WeightSchedule, read_schedule
 
 if TYPE_CHECKING:
@@ -48,92 +56,12 @@ class EnvConfig:
     tasks: tuple[str, ...] | None = None
     horizon: Count | None = None
     copies: Count = 1
-    workers: Amount | None = None
-    worker_timeout: Positive = 60.0
-    max_worker_restarts: Amount = 10
-    steps_per_task: Count = 2_000_000
+    workers: Annotated[Amount | None, Changes.NOTHING] = None
+    worker_timeout: Annotated[Positive, Changes.NOTHING] = 60.0
+    max_worker_restarts: Annotated[Amount, Changes.NOTHING] = 10
+    steps_per_task: Annotated[Count, Changes.MEASUREMENT] = 2_000_000
     options: dict[str, Any] = field(default_factory=dict)
-    fast: bool = True
-
-
-@dataclass(frozen=True)
-class CategoricalConfig:
-    """A critic whose values are distributions over atoms; used with ``agent.critic=categorical``.
-
-    :param num_atoms: of the distributions, evenly spaced
-    :param v_min: value of the first atom; targets below it are clipped
-    :param v_max: value of the last one; targets above it are clipped
-    :param target: ``projection`` moves the next state's distribution (C51), ``hl_gauss`` spreads its mean
-    :param sigma: standard deviation of ``hl_gauss``, in distances between atoms
-    """
-
-    num_atoms: Annotated[int, Range(2)] = 101
-    v_min: float = -10.0
-    v_max: float = 10.0
-    target: Annotated[str, Choice(CATEGORICAL_TARGETS)] = "projection"
-    sigma: Positive = 0.75
-
-
-@dataclass(frozen=True)
-class AgentConfig:
-    """Multitask SAC. Sizes that grow with the number of tasks K are given per task.
-
-    :param name: what the settings are called, for the run folder and tables
-    :param samples_per_task: transitions of each task in a batch
-    :param batch_size: transitions of all tasks in a batch; instead of `samples_per_task`, divisible by K
-    :param replay_per_task: transitions kept of each task; None keeps all of the run
-    :param warmup_steps_per_task: random actions in each task before learning starts
-    :param final_learning_rate: the rate falls in a straight line to this one over the run; None keeps it constant
-    :param train_freq: vector steps between two rounds of updates
-    :param gradient_steps: updates in a round
-    :param target_entropy: in nats; auto is -A, the size of an action, and auto_0.5 half of it
-    :param temperature_beta1: first-moment decay of the temperature's Adam
-    :param reward_scale: rewards of each task, when they are sampled: divided by their standard deviation (std), by the
-        largest return so that values fit into a critic's support (return), or multiplied by a number
-    :param jacobian: how task gradients are kept: written out, layer by layer, or whichever costs less
-    :param compile: compile target and losses (torch.compile): up to a minute at the first update, then shorter updates
-    :param max_grad_norm: gradients are clipped to this norm; None does not clip
-    :param weight_decay: decoupled, of actor and critics: AdamW
-    :param actor_weight_decay: coupled L2 on the actor alone
-    :param critic: values are numbers (scalar) or distributions over atoms (categorical)
-    :param categorical: the atoms
-    :param ensemble_reduction: one value of the two critics, for targets and actor: the smaller one, or the mean
-    :param critic_layer_norm: of the networks that leave the choice; bronet always has it
-    :param log_std: how the actor's log standard deviations are bounded: cut off at [-20, 2], or squashed into [-10, 2]
-    :param max_skipped_updates: updates in a row, skipped for a loss or gradient that is not finite, that end the run
-    """
-
-    name: str = "mtsac"
-    samples_per_task: Count = 32
-    batch_size: Count | None = None
-    replay_per_task: Count | None = 100_000
-    warmup_steps_per_task: Amount = 1_000
-    learning_rate: Positive = 3e-4
-    final_learning_rate: Positive | None = None
-    tau: Annotated[float, Range(0, 1, exclusive=True)] = 0.005
-    gamma: Fraction = 0.99
-    train_freq: Count = 1
-    gradient_steps: Count = 1
-    ent_coef: str | Positive = "auto"
-    temperature: Annotated[str, Choice(TEMPERATURES)] = "per_task"
-    target_entropy: float | str = "auto"
-    temperature_beta1: Annotated[float, Range(0, 0.999)] = 0.9
-    reward_scale: Positive | Annotated[str, Choice(REWARD_SCALES)] = "none"
-    max_grad_norm: Positive | None = 1.0
-    weight_decay: NotNegative = 0.0
-    actor_weight_decay: NotNegative = 0.0
-    adam_epsilon: Positive = 1e-5
-    max_skipped_updates: Count = 20
-    critic: Annotated[str, Choice(tuple(CRITICS))] = "scalar"
-    categorical: CategoricalConfig = field(default_factory=CategoricalConfig)
-    ensemble_reduction: Annotated[str, Choice(REDUCTIONS)] = "min"
-    log_std: Annotated[str, Choice(tuple(LOG_STD_RANGES))] = "clamp"
-    critic_layer_norm: bool = True
-    actor_layer_norm: bool = False
-    precision: Annotated[str, Choice(PRECISIONS)] = "auto"
-    jacobian: Annotated[str, Choice(JACOBIANS)] = "auto"
-    compile: bool = False
-    pipeline: bool = True
+    fast: Annotated[bool, Changes.NOTHING] = True
 
 
 @dataclass(frozen=True)
@@ -151,7 +79,7 @@ class NetworkConfig:
     hidden_sizes: tuple[Count, ...] = (400, 400, 400)
     actor_hidden_sizes: tuple[Count, ...] | None = None
     task_id: Annotated[str, Choice(TASK_IDS)] = "one_hot"
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Annotated[dict[str, Any], Later()] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -191,7 +119,7 @@ class EvaluationConfig:
     final_episodes: Count = 50
     horizon: Count | None = None
     copies: Count | None = None
-    workers: Amount | None = None
+    workers: Annotated[Amount | None, Changes.NOTHING] = None
     seed: Amount | None = None
 
 
@@ -225,6 +153,10 @@ class CheckpointConfig:
     exact: bool = True
 
 
+def _default_agent() -> AgentPreset:
+    return find_algorithm(DEFAULT).preset()
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """One run.
@@ -242,22 +174,22 @@ class RunConfig:
     """
 
     env: EnvConfig = field(default_factory=EnvConfig)
-    agent: AgentConfig = field(default_factory=AgentConfig)
+    agent: AgentPreset = field(default_factory=_default_agent)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     balancer: BalancerConfig = field(default_factory=BalancerConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluation: Annotated[EvaluationConfig, Changes.MEASUREMENT] = field(default_factory=EvaluationConfig)
+    tracking: Annotated[TrackingConfig, Changes.NOTHING] = field(default_factory=TrackingConfig)
+    checkpoint: Annotated[CheckpointConfig, Changes.NOTHING] = field(default_factory=CheckpointConfig)
     seed: Amount = 1
-    total_env_steps: Count | None = None
-    schedule: str | None = None
+    total_env_steps: Annotated[Count | None, Changes.MEASUREMENT] = None
+    schedule: Annotated[str | None, Changes.NOTHING] = None
     device: str = "auto"
-    threads: Count | None = None
-    run_dir: str | None = None
-    runs_dir: str = "runs"
-    max_wall_time: Positive | None = None
-    takeover: bool = False
-    debug: bool = False
+    threads: Annotated[Count | None, Changes.NOTHING] = None
+    run_dir: Annotated[str | None, Changes.NOTHING] = None
+    runs_dir: Annotated[str, Changes.NOTHING] = "runs"
+    max_wall_time: Annotated[Positive | None, Changes.NOTHING] = None
+    takeover: Annotated[bool, Changes.NOTHING] = False
+    debug: Annotated[bool, Changes.NOTHING] = False
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
@@ -265,6 +197,8 @@ class RunConfig:
 
         :raises ConfigError: one sentence that names the setting, its value and what would be right
         """
+        if isinstance(values, Mapping) and "agent" in values:
+            values = {**values, "agent": _parse_agent(values["agent"])}
         config = parse(cls, values)
         schedule = None if config.schedule is None else read_schedule(config.schedule)
         if schedule is not None:
@@ -279,16 +213,7 @@ class RunConfig:
             if getattr(config.network, name) == ():
                 raise ConfigError(f"network.{name} must be widths such as [400, 400], found [].")
         _check_device(config.device)
-        ent_coef, entropy = config.agent.ent_coef, config.agent.target_entropy
-        if isinstance(ent_coef, str) and not _is_auto(ent_coef):
-            raise ConfigError(f"agent.ent_coef must be auto, auto_0.1 or a number greater than 0, found {ent_coef!r}.")
-        if isinstance(entropy, str) and not _is_auto(entropy):
-            raise ConfigError(f"agent.target_entropy must be auto, auto_0.5 or a number in nats, found {entropy!r}.")
-        atoms = config.agent.categorical
-        if not atoms.v_min < atoms.v_max:
-            raise ConfigError(
-                f"agent.categorical.v_min must be smaller than v_max, found {atoms.v_min:g} and {atoms.v_max:g}."
-            )
+        _refuse(config.agent.problems())
         if schedule is not None and schedule.tasks != (names := config.make_suite().task_names):
             raise ConfigError(
                 f"schedule has the weights of other tasks: {', '.join(schedule.tasks)}; the run's, in this order, are "
@@ -301,7 +226,7 @@ class RunConfig:
 
         :raises ConfigError: if its balancer takes none
         """
-        words = self.balancer.name.replace(":", "+").split("+")
+        words = methods_of(self.balancer.name)
         if "schedule" not in words:
             raise ConfigError(f"schedule needs balancer=schedule, found balancer={self.balancer.name}.")
         own = {"times": list(schedule.times), "weights": [list(row) for row in schedule.weights]}
@@ -317,24 +242,11 @@ class RunConfig:
 
     def essentials(self) -> dict[str, Any]:
         """What can change a result, as a plain dict; `from_dict` takes it, with defaults for the rest."""
-        values = self.to_dict()
-        for key in ("tracking", "checkpoint", "threads", "run_dir", "runs_dir", "max_wall_time", "takeover", "debug"):
-            del values[key]
-        del values["schedule"]  # what it says is in the balancer's options
-        for group in ("env", "evaluation"):
-            del values[group]["workers"]
-        del values["env"]["fast"]
-        # What acts on a fault alone changes no result.
-        del values["env"]["worker_timeout"], values["env"]["max_worker_restarts"]
-        del values["agent"]["max_skipped_updates"]
-        if not self.network.options:  # as in the runs of versions that had none, which keep their identity
-            del values["network"]["options"]
-        return values
+        return _without(self.to_dict(), [setting.name for setting in walk(self) if setting.changes is Changes.NOTHING])
 
     def identity(self) -> str:
         """Eight hexadecimal digits that change when anything that can change a result does."""
-        values = self.essentials()
-        del values["seed"]
+        values = _without(self.essentials(), ["seed", *(setting.name for setting in walk(self) if setting.unnamed)])
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
     def make_suite(self) -> "TaskSuite":
@@ -352,12 +264,8 @@ class RunConfig:
         suite = make_suite(self.env.suite, **tasks, **self.env.options, **fast)
         for horizon in (self.env.horizon, self.evaluation.horizon):
             suite.horizons_of_tasks(horizon)
-        tasks_count, batch = suite.num_tasks, self.agent.batch_size
-        if batch is not None and batch % tasks_count:
-            near = max(round(batch / tasks_count), 1) * tasks_count
-            raise ConfigError(
-                f"agent.batch_size must be divisible by the {tasks_count} tasks, found {batch}; {near} would be right."
-            )
+        tasks_count = suite.num_tasks
+        _refuse(self.agent.problems(tasks_count))
         make_balancer(self.critic_balancer[0], num_tasks=tasks_count, **self.critic_balancer[1])
         if self.actor_balancer[0] is not None:
             make_balancer(self.actor_balancer[0], num_tasks=tasks_count, **self.actor_balancer[1])
@@ -398,6 +306,32 @@ def flat_options(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
     return flat
 
 
+def _parse_agent(values: Any) -> AgentPreset:
+    """The settings of the algorithm that they name."""
+    name = values.get("algorithm", DEFAULT) if isinstance(values, Mapping) else DEFAULT
+    try:
+        preset = find_algorithm(str(name)).preset
+    except ConfigurationError as error:
+        raise ConfigError(f"agent.algorithm: {error}") from error
+    return parse(preset, values, "agent")
+
+
+def _refuse(problems: Iterable[str]) -> None:
+    for problem in problems:
+        raise ConfigError(f"agent.{problem}")
+
+
+def _without(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """A plain dict without some settings; what is in a group is named ``group.name``."""
+    for name in names:
+        *groups, last = name.split(".")
+        inner = values
+        for group in groups:
+            inner = inner.get(group, {})
+        inner.pop(last, None)
+    return values
+
+
 def _check_name(setting: str, value: str, known: Any) -> None:
     if value not in known:
         raise ConfigError(f"{setting} must be a registered name, found {value!r}{nearest(value, known)}")
@@ -413,18 +347,10 @@ def _check_device(name: str) -> None:
 
 def _check_balancer(name: str) -> None:
     known = [record.name for record in list_balancers()]
-    for part in name.replace(":", "+").split("+"):
+    for part in methods_of(name):
         if part not in known:
             inside = "" if part == name else f" in {name!r}"
             raise ConfigError(f"balancer must be a registered name, found {part!r}{inside}{nearest(part, known)}")
-
-
-def _is_auto(text: str) -> bool:
-    start, _, number = text.partition("_")
-    try:
-        return start == "auto" and (text == "auto" or 0 < float(number) < float("inf"))
-    except ValueError:
-        return False
 
 
 def _plain(value: Any) -> Any:

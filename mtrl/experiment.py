@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents import MTSAC, ConfigurationError, NonFiniteUpdate
+from agents import ConfigurationError, NonFiniteUpdate
+from agents.multitask import MultiTaskAlgorithm
 from agents.settings import require_device
 from envs import EnvironmentFault, MultiTaskVecEnv, SuiteError, TaskSuite
 from mtrl.build import Evaluator, make_agent, make_training_env, use_threads
@@ -149,7 +150,12 @@ def _warn(text: str) -> None:
 
 
 def _learn(
-    config: RunConfig, agent: MTSAC, env: MultiTaskVecEnv, evaluator: Evaluator, folder: RunFolder, pausing: _Pausing
+    config: RunConfig,
+    agent: MultiTaskAlgorithm,
+    env: MultiTaskVecEnv,
+    evaluator: Evaluator,
+    folder: RunFolder,
+    pausing: _Pausing,
 ) -> tuple[EvaluationResult, dict[str, float]]:
     """Learn and measure. The agent, the metrics and the plots are on disk afterwards, whatever happened.
 
@@ -173,13 +179,9 @@ def _learn(
         contents = None  # as large as the agent
     callbacks, left = in_order(metrics, evaluations, checkpoints), max(total - agent.num_timesteps, 0)
     callbacks.init_callback(agent)  # so that they know it even where learning cannot begin
-    warmup = config.agent.warmup_steps_per_task * agent.num_tasks
-    if warmup >= total:
-        _warn(
-            f"agent.warmup_steps_per_task={config.agent.warmup_steps_per_task} in each of {agent.num_tasks} tasks is a "
-            f"warm-up of {warmup:,} env steps, and the run has {total:,}: it acts at random and learns nothing."
-        )
-    if config.agent.compile:
+    for doubt in config.agent.doubts(agent.num_tasks, total):
+        _warn(f"agent.{doubt}")
+    if agent.runtime.get("compiled"):
         say("The first update is compiled: up to a minute, or seconds where that was done before.")
     try:
         with reporter, pausing.stop.patiently(), _last_words(metrics, checkpoints):
@@ -228,7 +230,11 @@ def _last_words(metrics: MetricsCallback, checkpoints: Checkpointer) -> Iterator
 
 
 def _make_writers(
-    config: RunConfig, agent: MTSAC, folder: RunFolder, checkpoint: Checkpoint | None, contents: Contents | None
+    config: RunConfig,
+    agent: MultiTaskAlgorithm,
+    folder: RunFolder,
+    checkpoint: Checkpoint | None,
+    contents: Contents | None,
 ) -> JsonlWriter:
     """Give the agent its logger, which goes on from a checkpoint; returns the writer of ``metrics.jsonl``."""
     writer = JsonlWriter(folder.path / METRICS_FILE, None if contents is None else contents["state"]["metrics"])
@@ -243,7 +249,7 @@ def _made(contents: Contents | None) -> tuple[int, int]:
     return counters.get("num_timesteps", 0), counters.get("_n_updates", 0)
 
 
-def _leave_behind(config: RunConfig, agent: MTSAC, folder: RunFolder) -> None:
+def _leave_behind(config: RunConfig, agent: MultiTaskAlgorithm, folder: RunFolder) -> None:
     """Write the agent and the plots; a disk that is full must not hide why the run ended."""
     without_harm("Saving the agent", agent.save, folder.path / AGENT_FILE)
     made = {**folder.record["agent"], **agent.runtime}  # an update that could not be compiled is known by now

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from agents import MTSAC, load_policy, save_policy
+from agents import load_policy, save_policy
+from agents.algorithms import find_algorithm
+from agents.multitask import MultiTaskAlgorithm
 from agents.tags import WALL_TIME
 from mtrl.config import RunConfig
 from mtrl.evaluation import EvaluationResult, evaluate
@@ -24,7 +26,7 @@ def export(folder: RunFolder, path: Path, episodes: int = 50, workers: int | Non
     """
     config = folder.config()
     suite = config.make_suite()
-    agent = MTSAC.load(folder.path / AGENT_FILE, device="cpu")
+    agent = find_algorithm(config.agent.algorithm).agent.load(folder.path / AGENT_FILE, device="cpu")
     path = save_policy(agent, path)
     horizon, seed = config.evaluation.horizon, config.evaluation_seed
     result = evaluate(load_policy(path), suite, episodes, seed=seed, workers=workers, horizon=horizon)
@@ -43,7 +45,7 @@ def export(folder: RunFolder, path: Path, episodes: int = 50, workers: int | Non
     return result
 
 
-def _training(config: RunConfig, folder: RunFolder, agent: MTSAC) -> dict[str, Any]:
+def _training(config: RunConfig, folder: RunFolder, agent: MultiTaskAlgorithm) -> dict[str, Any]:
     """What the training took, and where: what a reader needs to repeat it, and no name of a place."""
     lines = read_metrics(folder.path)
     return {

@@ -155,6 +155,7 @@ def prepare(arguments: Sequence[str], configs: Path) -> list[str]:
     :param configs: the folder that Hydra composes configs from
     :raises ConfigError: for what Hydra would pass over or explain badly: an unknown experiment, or option of a balancer
     """
+    register_algorithms(with_files=_choices(configs, "agent"))
     register_balancers(arguments, with_files=_choices(configs, "balancer"))
     if not any(argument.startswith(_OTHER_CONFIGS) for argument in arguments):
         _refuse_unknown_experiments(arguments, _choices(configs, "experiment"))
@@ -243,6 +244,22 @@ def _overrides_of_sweep(arguments: Sequence[str]) -> list[str]:
     return [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
 
 
+def register_algorithms(with_files: Collection[str]) -> None:
+    """Make every registered algorithm, with its defaults, a choice of the group `agent`; files say what differs.
+
+    :param with_files: choices that have a YAML file
+    """
+    import dataclasses
+
+    from hydra.core.config_store import ConfigStore
+
+    from agents.algorithms import list_algorithms
+
+    for record in list_algorithms():
+        if record.name not in with_files:
+            ConfigStore.instance().store(group="agent", name=record.name, node=dataclasses.asdict(record.preset()))
+
+
 def register_balancers(overrides: Sequence[str], with_files: Collection[str]) -> None:
     """Make every registered balancer, and every composition that the overrides name, a choice of the group `balancer`.
 
@@ -308,9 +325,11 @@ def _from_hydra(error: BaseException) -> ConfigError | None:
 
 
 def _unknown_setting(key: str) -> str:
+    from agents.algorithms import list_algorithms
     from mtrl.config import RunConfig
     from mtrl.schema import nearest_setting, setting_names
 
     if key.startswith("balancer.options."):  # the options of a balancer that is named were looked at before
         return f"'{key}' is no option of the balancer that is set: name its own beside it, such as balancer=cagrad."
-    return f"Unknown setting '{key}'{nearest_setting(key, setting_names(RunConfig))}"
+    of_agents = {name for record in list_algorithms() for name in setting_names(record.preset, "agent")}
+    return f"Unknown setting '{key}'{nearest_setting(key, [*setting_names(RunConfig), *sorted(of_agents)])}"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from agents.errors import ConfigurationError
 from agents.replay import TaskReplayBuffer
 
 # The newest file is written anew while it holds less than this part of the ring, so that files stay few.
@@ -56,6 +57,10 @@ class ReplaySnapshot:
         }
 
 
+# Of an agent that keeps no transitions: a ring of no task.
+NO_REPLAY = ReplaySnapshot((), 0, (), None, None)
+
+
 def chunks_from_json(replay: dict[str, Any]) -> tuple[Chunk, ...]:
     """The chunks of a manifest, oldest first."""
     return tuple(Chunk(tuple(chunk["first"]), tuple(chunk["last"])) for chunk in replay["chunks"])
@@ -104,6 +109,10 @@ def restore(buffer: TaskReplayBuffer, replay: dict[str, Any], read: Callable[[st
     :param read: gives the rows of a file by its name
     :raises ConfigurationError: for transitions that do not fit the ring
     """
+    if len(replay["stored"]) != buffer.num_tasks:
+        raise ConfigurationError(
+            f"A replay buffer of {buffer.num_tasks} tasks was expected, found one of {len(replay['stored'])}."
+        )
     for chunk in chunks_from_json(replay):
         buffer.put_back(np.array(chunk.first), np.array(chunk.last), read(chunk.name))
     buffer.resume(np.array(replay["stored"]), replay["capacity"])

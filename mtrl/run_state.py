@@ -3,34 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from agents import MTSAC
+from agents.multitask import MultiTaskAlgorithm
+from agents.settings import Changes, walk
 from envs import MultiTaskVecEnv
 from mtrl import replay_chunks
 from mtrl.checkpoint import Checkpoint, Contents, Snapshot
 from mtrl.config import RunConfig
 from mtrl.errors import ConfigError
-from mtrl.replay_chunks import Chunk
+from mtrl.replay_chunks import NO_REPLAY, Chunk
 from mtrl.tracking import JsonlWriter
-
-# Settings that may change when a run goes on; a name with a point at its end stands for a whole group.
-FREE = (
-    "total_env_steps",
-    "env.steps_per_task",
-    "env.workers",
-    "env.worker_timeout",
-    "env.max_worker_restarts",
-    "env.fast",
-    "agent.max_skipped_updates",
-    "evaluation.",
-    "tracking.",
-    "checkpoint.",
-    "threads",
-    "run_dir",
-    "runs_dir",
-    "max_wall_time",
-    "takeover",
-    "debug",
-)
 
 
 class Clocked(Protocol):
@@ -53,7 +34,7 @@ class LearningRun:
     def __init__(
         self,
         config: RunConfig,
-        agent: MTSAC,
+        agent: MultiTaskAlgorithm,
         env: MultiTaskVecEnv,
         metrics: JsonlWriter,
         clocks: dict[str, Clocked],
@@ -65,7 +46,7 @@ class LearningRun:
 
         :param before: files of the replay buffer in the checkpoint before
         """
-        assert self.agent.replay_buffer is not None
+        buffer = self.agent.replay_buffer
         clocks = {name: clock.state() for name, clock in self.clocks.items()}
         environments = self.env.state_dict()  # first: it may find that a worker has died
         return Snapshot(
@@ -75,7 +56,7 @@ class LearningRun:
             config=self.config.to_dict(),
             state={"environments": environments, "clocks": clocks, "metrics": self.metrics.position()},
             agent=self.agent.state(),
-            replay=replay_chunks.snapshot(self.agent.replay_buffer, before),
+            replay=NO_REPLAY if buffer is None else replay_chunks.snapshot(buffer, before),
         )
 
     def restore(self, checkpoint: Checkpoint, contents: Contents) -> None:
@@ -86,12 +67,12 @@ class LearningRun:
         :raises ConfigurationError: for the state of another agent
         :raises SuiteError: for that of other environments
         """
-        assert self.agent.replay_buffer is not None
-        replay_chunks.restore(self.agent.replay_buffer, checkpoint.manifest["replay"], checkpoint.rows)
+        if self.agent.replay_buffer is not None:
+            replay_chunks.restore(self.agent.replay_buffer, checkpoint.manifest["replay"], checkpoint.rows)
         observations = self.env.load_state_dict(contents["state"]["environments"])
         self.agent.load_state(contents["agent"], observations)
         if not checkpoint.exact:
-            self.agent.reward_scale.begin()
+            self.agent.begin_episodes()
         for name, clock in self.clocks.items():
             clock.load_state(contents["state"]["clocks"][name])
 
@@ -116,7 +97,8 @@ def refuse_changes(before: Mapping[str, Any], now: RunConfig, folder: object) ->
     :raises ConfigError: naming every setting that must not change, with both values
     """
     differing = changes(RunConfig.from_dict(before).to_dict(), now.to_dict())
-    refused = {key: values for key, values in differing.items() if not key.startswith(FREE)}
+    free = {setting.name for setting in walk(now) if setting.changes is not Changes.RESULT}
+    refused = {key: values for key, values in differing.items() if key not in free}
     if refused:
         listed = ", ".join(f"{key} ({old!r} there, {new!r} here)" for key, (old, new) in refused.items())
         raise ConfigError(f"'{folder}' holds a run with other settings: {listed}. Choose another run_dir for these.")

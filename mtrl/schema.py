@@ -4,62 +4,16 @@ import difflib
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
+from agents.settings import KINDS, Choice, Limit, bare, described, hints, kind_of
 from mtrl.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 T = TypeVar("T", bound="DataclassInstance")
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from `low` to `high`; without `low` itself if it is `exclusive`."""
-
-    low: float
-    high: float = float("inf")
-    exclusive: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        above = value > self.low if self.exclusive else value >= self.low
-        return above and value <= self.high
-
-    def __str__(self) -> str:
-        low = f"greater than {self.low:g}" if self.exclusive else f"at least {self.low:g}"
-        return low if self.high == float("inf") else f"{low} and at most {self.high:g}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of a few words."""
-
-    words: tuple[str, ...]
-
-    def __contains__(self, value: object) -> bool:
-        return value in self.words
-
-    def __str__(self) -> str:
-        return "one of " + ", ".join(self.words)
-
-
-Count = Annotated[int, Range(1)]  # 1, 2, 3, ...
-Amount = Annotated[int, Range(0)]  # 0, 1, 2, ...
-Positive = Annotated[float, Range(0, exclusive=True)]
-NotNegative = Annotated[float, Range(0)]
-Fraction = Annotated[float, Range(0, 1)]
-
-_KINDS = {
-    int: "an integer",
-    float: "a number",
-    str: "a text",
-    bool: "true or false",
-    dict: "a group of settings",
-    tuple: "a list",
-    types.NoneType: "null",
-}
 
 
 def parse(cls: type[T], values: Any, path: str = "") -> T:
@@ -72,12 +26,11 @@ def parse(cls: type[T], values: Any, path: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path or 'The config'} must be a group of settings, found {values!r}.")
-    hints = get_type_hints(cls, include_extras=True)
-    known = {field.name for field in fields(cls)}
+    known = hints(cls)
     for key in values:
         if key not in known:
             raise _unknown_key(_join(path, str(key)), [_join(path, name) for name in known])
-    return cls(**{key: _convert(hints[key], value, _join(path, key)) for key, value in values.items()})
+    return cls(**{key: _convert(known[key], value, _join(path, key)) for key, value in values.items()})
 
 
 def _unknown_key(key: str, known: list[str]) -> ConfigError:
@@ -99,10 +52,10 @@ def nearest_setting(key: str, known: list[str]) -> str:
 def setting_names(cls: Any, path: str = "") -> list[str]:
     """Every setting of a dataclass and the dataclasses inside it, as ``group.name``."""
     names: list[str] = []
-    for name, hint in get_type_hints(cls).items():
+    for name, hint in hints(cls).items():
         names.append(_join(path, name))
-        if is_dataclass(hint):
-            names += setting_names(hint, _join(path, name))
+        if is_dataclass(bare(hint)):
+            names += setting_names(bare(hint), _join(path, name))
     return names
 
 
@@ -113,16 +66,16 @@ def _join(path: str, key: str) -> str:
 def _convert(hint: Any, value: Any, path: str) -> Any:
     """The value as the annotation wants it."""
     if get_origin(hint) is Annotated:
-        base, limit = get_args(hint)[:2]
-        converted = _convert(base, value, path)
-        if converted not in limit:
+        limit = described(hint, Limit)
+        converted = _convert(bare(hint), value, path)
+        if limit is not None and converted not in limit:
             hint_text = nearest(value, limit.words) if isinstance(limit, Choice) else "."
             raise ConfigError(f"{path} must be {limit}, found {value!r}{hint_text}".replace("..", "."))
         return converted
     if get_origin(hint) in (types.UnionType, Union):
         return _convert_union(get_args(hint), value, path)
     if isinstance(hint, type) and is_dataclass(hint):
-        return parse(hint, value, path)
+        return value if isinstance(value, hint) else parse(hint, value, path)
     if get_origin(hint) is tuple:
         if isinstance(value, (str, Mapping)) or not hasattr(value, "__iter__"):
             raise ConfigError(f"{path} must be a list, found {value!r}.")
@@ -151,15 +104,14 @@ def _convert_union(options: tuple[Any, ...], value: Any, path: str) -> Any:
     if len(options) == 1:
         return _convert(options[0], value, path)
     for option in options:
-        base = get_args(option)[0] if get_origin(option) is Annotated else option
-        if _fits(base, value):
+        if _fits(bare(option), value):
             return _convert(option, value, path)
-    raise ConfigError(f"{path} must be {' or '.join(_describe(option) for option in options)}, found {value!r}.")
+    raise ConfigError(f"{path} must be {' or '.join(map(kind_of, options))}, found {value!r}.")
 
 
 def _convert_scalar(kind: type, value: Any, path: str) -> Any:
     if not _fits(kind, value):
-        raise ConfigError(f"{path} must be {_KINDS[kind]}, found {value!r}.")
+        raise ConfigError(f"{path} must be {KINDS[kind]}, found {value!r}.")
     return kind(value)
 
 
@@ -172,10 +124,3 @@ def _fits(kind: type, value: Any) -> bool:
     if kind is float:
         return isinstance(value, (int, float)) and math.isfinite(value)
     return isinstance(value, kind)
-
-
-def _describe(option: Any) -> str:
-    if get_origin(option) is Annotated:
-        base, limit = get_args(option)[:2]
-        return str(limit) if isinstance(limit, Choice) else f"{_KINDS[base]} {limit}"
-    return _KINDS[option]

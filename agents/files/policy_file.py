@@ -27,8 +27,8 @@ def save_policy(agent: MultiTaskAlgorithm, path: str | Path) -> Path:
         "algorithm": ActingPolicy.__name__,
         "settings": {"policy_kwargs": agent.policy_kwargs},
         "task_names": list(agent.task_names),
-        "observation_space": space_to_json(agent.observation_space),  # type: ignore[arg-type]
-        "action_space": space_to_json(agent.action_space),  # type: ignore[arg-type]
+        "observation_space": space_to_json(agent.observation_space),
+        "action_space": space_to_json(agent.action_space),
         "num_timesteps": agent.num_timesteps,
         "n_updates": agent._n_updates,
     }

@@ -7,6 +7,7 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -80,9 +81,13 @@ def _settings(options: Namespace) -> Settings:
     config = compose(options.overrides)
     suite = config.make_suite()
     agent, also = config.agent, tuple(dict.fromkeys(options.also))
+    settings = dataclasses.asdict(agent)
+    if missing := [name for name in also if name not in settings]:
+        raise ConfigError(f"--also takes settings of the agent, and agent={agent.name} has no {missing[0]}.")
     if "target_entropy" in also:  # a search moves a number
-        entropy = target_entropy_of(agent.target_entropy, suite.action_space.shape[0])
-        config = dataclasses.replace(config, agent=dataclasses.replace(agent, target_entropy=entropy))
+        entropy = target_entropy_of(settings["target_entropy"], suite.action_space.shape[0])
+        number: dict[str, Any] = {"target_entropy": entropy}
+        config = dataclasses.replace(config, agent=dataclasses.replace(agent, **number))
     _check(options, config.budget(suite.num_tasks))
     _check_config(config, options.baselines)
     if options.algorithm == "pb2":

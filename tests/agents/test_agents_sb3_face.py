@@ -404,7 +404,7 @@ def test_a_setting_that_json_cannot_hold_is_refused_and_the_old_file_kept(small_
     agent = small_agent()
     agent.save(tmp_path / "agent")
     before = (tmp_path / "agent.zip").read_bytes()
-    agent.settings["policy_kwargs"] = {"hidden_sizes": object()}
+    agent.policy_kwargs = {"hidden_sizes": object()}
     with pytest.raises(AgentFileError, match="JSON and tensors alone: <object"):
         agent.save(tmp_path / "agent")
     assert (tmp_path / "agent.zip").read_bytes() == before
