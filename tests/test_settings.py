@@ -1,5 +1,6 @@
 """A setting is written once: everything that knows it follows from its line in the dataclass of its algorithm."""
 
+import dataclasses
 import inspect
 import sys
 import types
@@ -39,8 +40,8 @@ def with_one_more(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[MTSAC]]:
 
         arguments = module.MTSACArguments
 
-    record = algorithms.AlgorithmRecord("mtsac", More, module.MTSACPreset, "for this test")
-    monkeypatch.setitem(algorithms._REGISTRY, "mtsac", record)
+    record = dataclasses.replace(algorithms.ALGORITHMS["mtsac"], make=More, agent=More, preset=module.MTSACPreset)
+    monkeypatch.setitem(algorithms.ALGORITHMS._records, "mtsac", record)
     yield More
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from agents.balancers import Balancer, list_balancers
+from agents.balancers import list_balancers
 from agents.balancing.balancer import Direction, Needs
 from agents.balancing.registry import BalancerRecord
 
@@ -59,7 +59,7 @@ def _index() -> str:
             f"[`{record.name}`]({_page(record.balancer.__module__)})",
             record.family,
             record.cost,
-            "no" if Needs.POSITIVE_LOSSES in _made(record).needs else "yes",
+            "no" if Needs.POSITIVE_LOSSES in _needs(record) else "yes",
             record.summary,
             _link(record.paper),
         ]
@@ -85,14 +85,14 @@ def _section(record: BalancerRecord) -> str:
 
 
 def _facts(record: BalancerRecord) -> str:
-    kind = _made(record)
+    needs = _needs(record)
     family = record.family if record.family == "scheduler" else f"{record.family} space"
     facts = [family, record.cost, _link(record.paper)]
-    if Needs.POSITIVE_LOSSES in kind.needs:
+    if Needs.POSITIVE_LOSSES in needs:
         facts.append("needs positive losses: for critics only")
-    if Needs.SECOND_LOOK in kind.needs:
+    if Needs.SECOND_LOOK in needs:
         facts.append("looks at the losses again after the step")
-    if isinstance(kind, Direction):
+    if issubclass(record.balancer, Direction):
         facts.append("composes a direction of its own: stands last in a composition")
     return " · ".join(facts)
 
@@ -108,11 +108,11 @@ def _options(record: BalancerRecord, text: str) -> str:
     return "\n".join(lines)
 
 
-def _made(record: BalancerRecord) -> Balancer | type[Balancer]:
-    """An instance with default options, since those may decide what the method needs."""
-    if "source" in record.options:  # needs a finished run to be made; its class says what it needs
-        return record.balancer
-    return record.make(2, **_REQUIRED.get(record.name, {}))
+def _needs(record: BalancerRecord) -> Needs:
+    """What a method needs with default options."""
+    if "source" in record.options:  # recorded weights, which need a finished run to be made, and nothing of an update
+        return Needs.NOTHING
+    return record.make(2, **_REQUIRED.get(record.name, {})).needs
 
 
 def _link(paper: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from agents import ConfigurationError, load_policy
-from agents.algorithms import _REGISTRY, find_algorithm, list_algorithms, register_algorithm
+from agents.algorithms import ALGORITHMS, find_algorithm, list_algorithms, register_algorithm
 from mtrl.build import make_agent, make_training_env
 from mtrl.cli import main
 from mtrl.compare import compare_runs
@@ -28,7 +28,7 @@ MakeConfig = Callable[..., RunConfig]
 def registered() -> Iterator[None]:
     register_algorithm("reinforce", preset=ReinforcePreset, summary="for these tests")(Reinforce)
     yield
-    del _REGISTRY["reinforce"]
+    del ALGORITHMS._records["reinforce"]
 
 
 @pytest.fixture
