@@ -36,7 +36,7 @@ def pages() -> dict[str, str]:
 
 
 def _page(module: str) -> str:
-    return module.rpartition(".")[2] + ".md"
+    return module.removeprefix("agents.balancers.").replace(".", "_") + ".md"
 
 
 def _with_notes(name: str, generated: str) -> str:
