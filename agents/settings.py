@@ -119,6 +119,9 @@ class Gives:
 IN_POLICY = Gives("policy_kwargs")
 
 
+LEARNING_RATE = 3e-4
+
+
 @dataclass(frozen=True)
 class AgentArguments:
     """What the constructor of every algorithm takes beside the policy, the environment and the session.
@@ -139,7 +142,9 @@ class AgentArguments:
     # Settings that become attributes beside those of SB3, to be changed while the agent learns.
     ATTRIBUTES: ClassVar[tuple[str, ...]] = ()
 
-    learning_rate: Annotated[float | Schedule, Range(0, 1e300), Says("a number of at least 0, or a schedule")] = 3e-4
+    learning_rate: Annotated[float | Schedule, Range(0, 1e300), Says("a number of at least 0, or a schedule")] = (
+        LEARNING_RATE
+    )
     balancer: str = "unitary"
     balancer_kwargs: dict[str, Any] | None = None
     actor_balancer: str | None = None
@@ -256,12 +261,14 @@ class Setting:
 
     :param name: ``seed``; ``group.name`` for what is in a group
     :param hint: its annotation
+    :param value: its value, or the group
     :param changes: what changing it may change: what it says itself, or what its group says
     :param unnamed: whether it came later and has its default: the name of a run does not depend on it
     """
 
     name: str
     hint: Any
+    value: Any
     changes: Changes
     unnamed: bool
 
@@ -275,7 +282,7 @@ def walk(settings: Any, prefix: str = "", changes: Changes = Changes.RESULT) -> 
     for name, hint in hints(type(settings)).items():
         value, word = getattr(settings, name), described(hint, Changes) or changes
         unnamed = described(hint, Later) is not None and value == default_of(type(settings), name)
-        yield Setting(f"{prefix}{name}", hint, word, unnamed)
+        yield Setting(f"{prefix}{name}", hint, value, word, unnamed)
         if dataclasses.is_dataclass(value):
             yield from walk(value, f"{prefix}{name}.", word)
 
