@@ -78,7 +78,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             cls.__signature__ = None
         elif "arguments" in cls.__dict__:
             cls.__signature__ = signature_of(cls.arguments)
-            cls.__doc__ = f"{(cls.__doc__ or '').rstrip()}\n\n{documentation_of(cls.arguments)}\n"
+            cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n\n{documentation_of(cls.arguments)}\n"
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ import inspect
 import math
 import operator
 import re
+import textwrap
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import torch
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from agents.errors import ConfigurationError, nearest, unknown_name
 
@@ -291,7 +293,7 @@ def walk(settings: Any, prefix: str = "", changes: Changes = Changes.RESULT) -> 
 
 
 # Arguments of a constructor that belong to a session, and not to the agent: no file keeps them.
-_BEFORE = (("policy", "MultiTaskPolicy", Any), ("env", None, Any))
+_BEFORE = (("policy", "MultiTaskPolicy", str | type[BasePolicy]), ("env", None, GymEnv | None))
 _AFTER = (
     ("tensorboard_log", None, str | None),
     ("verbose", 0, int),
@@ -331,6 +333,7 @@ def documentation_of(arguments: type[AgentArguments]) -> str:
     """The ``:param`` lines of an algorithm's constructor."""
     said = {**explanations(arguments), **_SESSION_DOCS}
     lines = [f":param {name}: {said[name]}" for name in signature_of(arguments).parameters if name in said]
+    lines = [textwrap.fill(line, 116, subsequent_indent="    ", break_on_hyphens=False) for line in lines]
     return "\n".join([*lines, ":raises ConfigurationError: for a setting that cannot work"])
 
 
