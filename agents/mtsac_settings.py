@@ -19,6 +19,7 @@ from agents.precision import PRECISIONS
 from agents.reward_scale import REWARD_SCALES
 from agents.settings import (
     IN_POLICY,
+    LEARNING_RATE,
     AgentArguments,
     AgentPreset,
     Amount,
@@ -163,7 +164,7 @@ class MTSACPreset(MTSACSettings, AgentPreset):
     batch_size: Count | None = None
     replay_per_task: Annotated[Count | None, Gives("buffer_size")] = 100_000
     warmup_steps_per_task: Annotated[Amount, Gives("learning_starts")] = 1_000
-    learning_rate: Positive = AgentArguments.learning_rate  # type: ignore[assignment]
+    learning_rate: Positive = LEARNING_RATE
     final_learning_rate: Annotated[Positive | None, Gives("learning_rate")] = None
     gamma: Fraction = MTSACSettings.gamma
     gradient_steps: Count = MTSACSettings.gradient_steps

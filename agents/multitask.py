@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from typing_extensions import Self
 
 from agents import tags
+from agents.algorithms import list_algorithms
 from agents.errors import ConfigurationError
 from agents.files.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
 from agents.files.untrusted import load_optimizer, refuse_absurd, refuse_not_finite
@@ -78,7 +79,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             cls.__signature__ = None
         elif "arguments" in cls.__dict__:
             cls.__signature__ = signature_of(cls.arguments)
-            cls.__doc__ = f"{(cls.__doc__ or '').rstrip()}\n\n{documentation_of(cls.arguments)}\n"
+            cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n\n{documentation_of(cls.arguments)}\n"
 
     def __init__(
         self,
@@ -341,6 +342,10 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         data, tensors = read_agent(path)
         if data.get("algorithm") == ActingPolicy.__name__:
             raise AgentFileError(f"{path} holds a policy without critics, which cannot learn: read it by load_policy.")
+        others = {record.agent.__name__ for record in list_algorithms() if not issubclass(cls, record.agent)}
+        if data.get("algorithm") in others:
+            name = data["algorithm"]
+            raise AgentFileError(f"{path} holds an agent of {name} and not of {cls.__name__}: read it by {name}.load.")
         foreign = sorted(SESSION & data["settings"].keys())
         if foreign:
             raise AgentFileError(f"{path} sets '{foreign[0]}', which belongs to a session and not to an agent.")

@@ -13,6 +13,7 @@ import inspect
 import math
 import operator
 import re
+import textwrap
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import torch
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from agents.errors import ConfigurationError, nearest, unknown_name
 
@@ -119,6 +121,9 @@ class Gives:
 IN_POLICY = Gives("policy_kwargs")
 
 
+LEARNING_RATE = 3e-4
+
+
 @dataclass(frozen=True)
 class AgentArguments:
     """What the constructor of every algorithm takes beside the policy, the environment and the session.
@@ -139,7 +144,9 @@ class AgentArguments:
     # Settings that become attributes beside those of SB3, to be changed while the agent learns.
     ATTRIBUTES: ClassVar[tuple[str, ...]] = ()
 
-    learning_rate: Annotated[float | Schedule, Range(0, 1e300), Says("a number of at least 0, or a schedule")] = 3e-4
+    learning_rate: Annotated[float | Schedule, Range(0, 1e300), Says("a number of at least 0, or a schedule")] = (
+        LEARNING_RATE
+    )
     balancer: str = "unitary"
     balancer_kwargs: dict[str, Any] | None = None
     actor_balancer: str | None = None
@@ -256,12 +263,14 @@ class Setting:
 
     :param name: ``seed``; ``group.name`` for what is in a group
     :param hint: its annotation
+    :param value: its value, or the group
     :param changes: what changing it may change: what it says itself, or what its group says
     :param unnamed: whether it came later and has its default: the name of a run does not depend on it
     """
 
     name: str
     hint: Any
+    value: Any
     changes: Changes
     unnamed: bool
 
@@ -275,7 +284,7 @@ def walk(settings: Any, prefix: str = "", changes: Changes = Changes.RESULT) -> 
     for name, hint in hints(type(settings)).items():
         value, word = getattr(settings, name), described(hint, Changes) or changes
         unnamed = described(hint, Later) is not None and value == default_of(type(settings), name)
-        yield Setting(f"{prefix}{name}", hint, word, unnamed)
+        yield Setting(f"{prefix}{name}", hint, value, word, unnamed)
         if dataclasses.is_dataclass(value):
             yield from walk(value, f"{prefix}{name}.", word)
 
@@ -284,7 +293,7 @@ def walk(settings: Any, prefix: str = "", changes: Changes = Changes.RESULT) -> 
 
 
 # Arguments of a constructor that belong to a session, and not to the agent: no file keeps them.
-_BEFORE = (("policy", "MultiTaskPolicy", Any), ("env", None, Any))
+_BEFORE = (("policy", "MultiTaskPolicy", str | type[BasePolicy]), ("env", None, GymEnv | None))
 _AFTER = (
     ("tensorboard_log", None, str | None),
     ("verbose", 0, int),
@@ -324,6 +333,7 @@ def documentation_of(arguments: type[AgentArguments]) -> str:
     """The ``:param`` lines of an algorithm's constructor."""
     said = {**explanations(arguments), **_SESSION_DOCS}
     lines = [f":param {name}: {said[name]}" for name in signature_of(arguments).parameters if name in said]
+    lines = [textwrap.fill(line, 116, subsequent_indent="    ", break_on_hyphens=False) for line in lines]
     return "\n".join([*lines, ":raises ConfigurationError: for a setting that cannot work"])
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from agents.algorithms import DEFAULT, find_algorithm
+from agents.errors import ConfigurationError
+from agents.settings import Changes, walk
 from mtrl.compare.protocol import flatten, protocol_of
 from mtrl.compare.runs import Run
 from mtrl.errors import ConfigError, nearest
@@ -98,12 +101,26 @@ def _method(label: str, runs: Sequence[Run], seeds: set[int]) -> Method:
 
 
 def _settings(run: Run, also_apart: Collection[str]) -> dict[str, Any]:
-    flat = flatten({group: run.config.get(group, {}) for group in _GROUPS})
+    flat = _of_method(run.config)
     protocol = protocol_of(run) if also_apart else {}
     flat |= {field: protocol.get(field) for field in also_apart}
     # Members of a search are runs of one method, each with numbers of its own.
     apart = _SEARCHED if flat.get(_SEARCH) else ()
     return {key: value for key, value in flat.items() if value not in (None, {}) and key not in apart}
+
+
+def _of_method(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that make a method, flat: without those that change no result, or came later and have a default."""
+    flat = flatten({group: config.get(group, {}) for group in _GROUPS})
+    try:
+        preset = find_algorithm(str(flat.get("agent.algorithm", DEFAULT))).preset()
+    except ConfigurationError:
+        return flat  # of an algorithm that is not known here
+    for setting in walk(preset, "agent."):
+        as_before = setting.unnamed and flat.get(setting.name) == setting.value
+        if setting.changes is Changes.NOTHING or as_before:
+            flat.pop(setting.name, None)
+    return flat
 
 
 def _labels(methods: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import ConfigurationError, load_policy
+from agents import MTSAC, AgentFileError, ConfigurationError, load_policy
 from agents.algorithms import ALGORITHMS, find_algorithm, list_algorithms, register_algorithm
 from mtrl.build import make_agent, make_training_env
 from mtrl.cli import main
@@ -138,6 +138,15 @@ def test_a_name_is_given_once_and_to_its_own_settings() -> None:
         register_algorithm("other", preset=ReinforcePreset, summary="")
     assert [record.name for record in list_algorithms()] == ["mtsac", "reinforce"]
     assert find_algorithm("mtsac").agent.__name__ == "MTSAC"
+
+
+def test_a_file_of_another_algorithm_is_refused_with_the_way_to_read_it(config: MakeConfig, tmp_path: Path) -> None:
+    made = config("run")
+    env = make_training_env(made, made.make_suite())
+    make_agent(made, env).save(tmp_path / "agent")
+    with pytest.raises(AgentFileError, match=r"an agent of Reinforce and not of MTSAC: read it by Reinforce\.load\."):
+        MTSAC.load(tmp_path / "agent", device="cpu", tau=0.1)
+    env.close()
 
 
 def test_its_arguments_are_checked_like_those_of_mtsac() -> None:

@@ -245,3 +245,21 @@ def test_numbers_depend_on_their_seed_alone(two_methods: Path, make_run: MakeRun
     assert alone.loc["pcgrad"].tolist() == beside.loc["pcgrad"].tolist()
     other = compare_runs([two_methods], seed=1).summary.set_index("method")
     assert alone.loc["pcgrad", "final_low"] != other.loc["pcgrad", "final_low"]
+
+
+def test_settings_that_change_no_result_or_came_later_make_no_other_method(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed, more in enumerate(({}, {"algorithm": "mtsac"}, {"max_skipped_updates": 7}), start=1):
+        file = make_run("unitary", seed) / "config.yaml"
+        config = json.loads(file.read_text())
+        file.write_text(json.dumps({**config, "agent": {**config["agent"], **more}}))
+    (method,) = compare_runs([tmp_path / "runs"]).methods
+    assert method.seeds == (1, 2, 3)
+
+
+def test_another_algorithm_is_another_method(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("unitary", 1)
+    file = make_run("unitary", 1, name="other") / "config.yaml"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "agent": {**config["agent"], "algorithm": "unknown_here"}}))
+    comparison = compare_runs([tmp_path / "runs"], baseline="unitary (algorithm=default)")
+    assert len(comparison.methods) == 2
