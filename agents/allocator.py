@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
     """Tell glibc to keep what is freed instead of giving it back to the system; returns whether it was told.
 
     Large tensors, such as the ``[K, P]`` task gradients, are otherwise given back at the end of every update and taken
-    anew, page by page, at the next: for MT10 a third of the time that the task gradients take. The process grows
+    again, page by page, at the next: for MT10 a third of the time that the task gradients take. The process grows
     no larger than its largest moment. Other systems and allocators are left alone.
     """
     if not sys.platform.startswith("linux"):

@@ -45,7 +45,7 @@ class UpdateMetrics:
         )
 
     def flush(self, task_names: Sequence[str]) -> dict[str, float]:
-        """Means since the last flush by tag; starts anew."""
+        """Means since the last flush by tag; starts again from nothing."""
         counts = {name: count.cpu() for name, count in self._counts.items()}
         means = {name: (total / self._counts[name]).cpu() for name, total in self._sums.items()}
         self._sums, self._counts = {}, {}

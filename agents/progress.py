@@ -45,7 +45,7 @@ class TaskProgress:
         :param random_actions: whether these episodes were made before learning started
         """
         for env in np.flatnonzero(dones).tolist():
-            if "fault" in infos[env]:  # the environment was built anew: this was no episode
+            if "fault" in infos[env]:  # the environment was rebuilt: this was no episode
                 continue
             task = self.task_of_env[env]
             self._by_task["episodes"][task] += 1

@@ -32,7 +32,7 @@ def make_env(
     :param copies: environments per task
     :param workers: simulating processes; 0 simulates in this one
     :param horizon: steps per episode; None is the suite's own
-    :param max_restarts: faults of environments to get over by building them anew; the next one raises
+    :param max_restarts: faults of environments to get over by rebuilding them; the next one raises
     :param options: of the suite, such as ``tasks=["reach-v3", "push-v3"]``
     :raises SuiteError: for an unknown suite, task or option
     """

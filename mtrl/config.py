@@ -46,7 +46,7 @@ class EnvConfig:
     :param workers: simulating processes; 0 simulates in the learning process, None chooses from the machine's cores
     :param worker_timeout: seconds after which a silent worker counts as hanging
     :param max_worker_restarts: faults while training (an environment raises, hangs, dies or returns NaN) after which
-        the environments concerned are built anew; the next fault ends the run
+        the environments concerned are rebuilt; the next fault ends the run
     :param steps_per_task: env_steps for each task when `total_env_steps` is not given
     :param options: further options of the suite, such as ``reward_version``
     :param fast: false steps the stock simulator where the suite has a faster one of the same bits; changes no result
@@ -144,7 +144,7 @@ class CheckpointConfig:
 
     :param every_env_steps: between two checkpoints; None takes a hundredth of the run, but at least a minute
     :param keep: how many of the newest are kept; the best is kept beside them
-    :param exact: wait for a moment that can be gone on from exactly: the end of the running episodes, where
+    :param exact: wait for a moment that can be resumed exactly: the end of the running episodes, where
         simulators cannot be saved
     """
 

@@ -163,7 +163,7 @@ def _run_episodes(
         env.step_async(actions)
         observations, _, dones, infos = env.step_wait()
         for i in np.flatnonzero(dones & (counted < wanted)):
-            if "fault" in infos[i]:  # its environment was built anew, and the episode is no measurement
+            if "fault" in infos[i]:  # its environment was rebuilt, and the episode is no measurement
                 continue
             counted[i] += 1
             records[env.task_of_env[i]].append(infos[i])

@@ -9,7 +9,7 @@ import numpy as np
 from agents.errors import ConfigurationError
 from agents.replay import TaskReplayBuffer
 
-# The newest file is written anew while it holds less than this part of the ring, so that files stay few.
+# The newest file is rewritten while it holds less than this part of the ring, so that files stay few.
 _SMALL = 1 / 32
 
 

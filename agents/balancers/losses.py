@@ -23,7 +23,7 @@ class Unitary(Weighting):
 
 
 @register_balancer(
-    "rlw", family="loss", cost="O(1)", paper="arXiv 2111.10603", summary="random weights, drawn anew at every update"
+    "rlw", family="loss", cost="O(1)", paper="arXiv 2111.10603", summary="new random weights at every update"
 )
 class RandomLossWeighting(Weighting):
     """Weights ``K * softmax(z), z ~ N(0, I)``, or ``K * Dirichlet(1)`` (Lin et al. 2022, section 3).

@@ -30,7 +30,7 @@ class NashMTL(GramianWeighting):
     instead of 20 convex programs; a tiny ridge lets d shrink to zero at a Pareto-stationary point, where theirs has no
     solution; a task with zero gradient is left out of the bargain, with weight 0.
     Within a group of a scheduler the group bargains. Its weights are kept for updates of exactly this group; a group
-    that is new, or has lost a task to another bargain, bargains anew, since the solution depends on who takes part.
+    that is new, or has lost a task to another bargain, bargains again, since the solution depends on who takes part.
 
     :param update_every: updates for which the weights are kept; 50 or 100 cost little success in the paper
     :param max_norm: bound on the length of d; 0 for none

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 FACTORS = (0.8, 1.25)
-RESAMPLE = 0.25  # probability that a copy's weights are drawn anew instead of perturbed
+RESAMPLE = 0.25  # probability that a copy's weights are drawn afresh instead of perturbed
 QUANTILE = 0.25  # share of the members that are replaced, and share that they are replaced by
 FLOOR = 0.05  # least weight of a task, where equal weights are 1
 

@@ -60,7 +60,7 @@ class DecidedWeights(Weighting):
         self._since = 0  # updates since the last decision
         self._episodes = torch.zeros(num_tasks)  # ended episodes at the last decision, on the host
         self._serves_both = False
-        self._squares = True  # whether the critic's losses are squares of values; every update says it anew
+        self._squares = True  # whether the critic's losses are squares of values; every update says it
 
     def decide(self, tasks: Tasks) -> Tensor:
         """New weights ``[K]``, of mean one."""

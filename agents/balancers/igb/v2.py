@@ -23,7 +23,7 @@ BATCH_SIZE = 256
     family="loss",
     cost="O(1)",
     paper="arXiv 2307.15429",
-    summary="a SAC agent reads the raw losses and weighs the log losses, anew at every update",
+    summary="a SAC agent reads the raw losses and weighs the log losses at every update",
 )
 class ImprovableGapV2(Weighting):
     """``sum_k lambda_k log l_k`` with lambda from a learned agent (Dai et al. 2023, algorithm 2).
