@@ -31,7 +31,7 @@ class Generators:
         return {"seed": self.seed, "streams": streams}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Undo `state`: the generators that were handed out go on from there.
+        """Undo `state`: the generators that were handed out continue from there.
 
         :raises KeyError: for a stream that the state does not know
         :raises ValueError: for the state of a generator on another kind of device

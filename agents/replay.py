@@ -157,7 +157,7 @@ class TaskReplayBuffer:
         self.rows.view(-1, self.rows.shape[-1])[self._places(newest, last)] = source.to(self.device)
 
     def resume(self, stored: np.ndarray, capacity: int) -> None:
-        """Go on after `put_back`, as if the transitions had been stored here.
+        """Continue after `put_back`, as if the transitions had been stored here.
 
         :param stored: transitions ever stored of each task ``[K]``
         :param capacity: of the ring that they were stored in

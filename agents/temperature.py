@@ -37,7 +37,7 @@ class Temperature(nn.Module):
         self.log_alpha = nn.Parameter(log_alpha, requires_grad=self.learned)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        if not self.learned:  # a setting, not a state: whoever goes on with another one means the other one
+        if not self.learned:  # a setting, not a state: whoever resumes with another one means the other one
             state_dict[prefix + "log_alpha"] = self.log_alpha.detach()
         super()._load_from_state_dict(state_dict, prefix, *rest)
 

@@ -1,4 +1,4 @@
-"""What pausing costs: a checkpoint of a run in MT10's shape with a million transitions, and going on from it.
+"""What pausing costs: a checkpoint of a run in MT10's shape with a million transitions, and resuming from it.
 
 ``python -m benchmarks.checkpoint``. No simulator: environments of Meta-World's sizes, and a ring filled with noise. The
 first checkpoint writes the whole ring; those that follow write what a hundredth of the run adds, as a run does.
@@ -52,7 +52,7 @@ class Costs:
 def measure(
     transitions: int = TRANSITIONS, folder: Path | None = None, hidden_sizes: tuple[int, ...] = (400,) * 3
 ) -> Costs:
-    """Write two checkpoints and go on from the second.
+    """Write two checkpoints and resume from the second.
 
     :param transitions: in the ring, over all tasks
     :param folder: a place on the disk to be measured; None takes one for temporary files
@@ -138,7 +138,7 @@ def report() -> str:
         ["until it is on disk", f"{costs.first_written:.2f} s"],
         ["a later one, with 10,000 new transitions: training blocked", f"{costs.later_blocked:.3f} s"],
         ["until it is on disk", f"{costs.later_written:.2f} s"],
-        ["going on from it: checks and reads everything", f"{costs.resume:.2f} s"],
+        ["resuming from it: checks and reads everything", f"{costs.resume:.2f} s"],
         ["share of the wall time, one a minute at most: blocked", f"{costs.later_blocked / 60:.2%}"],
         ["the same, all work of the writing thread counted", f"{costs.later_written / 60:.2%}"],
     ]

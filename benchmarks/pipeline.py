@@ -66,7 +66,7 @@ class LearningLoop:
         self.learn(WARMUP * suite.num_tasks // self.env.num_envs + 20)
 
     def learn(self, vector_steps: int) -> None:
-        """Go on learning."""
+        """Learn further."""
         total = vector_steps * self.env.num_envs
         self.agent.learn(total, callback=self.callback, log_interval=None, reset_num_timesteps=False)
 

@@ -1,4 +1,4 @@
-"""What an update costs when half of the tasks are at work: ``python -m benchmarks.scheduling``.
+"""What an update costs when half of the tasks are active: ``python -m benchmarks.scheduling``.
 
 Whole updates of MTSAC as the training loop makes them (samples, TD targets, critic, actor, temperatures) under
 SON-GOKU, with the groups held still: all tasks in one group, or in two halves that take turns.

@@ -41,7 +41,7 @@ class Snapshot:
     """A run at one moment, in memory of its own.
 
     :param env_steps: transitions made
-    :param exact: whether going on from here gives the numbers of a run that was never stopped
+    :param exact: whether resuming from here gives the numbers of a run that was never stopped
     :param score: mean success of the latest evaluation; None before the first
     :param config: the run's settings
     :param state: what JSON can hold
@@ -76,7 +76,7 @@ class Checkpoint:
 
     @property
     def exact(self) -> bool:
-        """Whether going on from here gives the numbers of a run that was never stopped."""
+        """Whether resuming from here gives the numbers of a run that was never stopped."""
         return self.manifest["exact"]
 
     @property
@@ -180,7 +180,7 @@ class CheckpointStore:
         return [path for _, path in sorted(found, reverse=True)]
 
     def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
-        """The newest checkpoint that is whole, to go on from; broken ones are reported and set aside.
+        """The newest checkpoint that is whole, to resume from; broken ones are reported and set aside.
 
         :param warn: is told one sentence for each broken checkpoint
         :raises CheckpointError: for one of a newer version
@@ -246,7 +246,7 @@ class CheckpointStore:
             try:
                 yield Checkpoint(path)
             except CheckpointError:
-                continue  # reported when a run goes on from here
+                continue  # reported when a run resumes from here
 
 
 def _by_score(checkpoint: Checkpoint) -> tuple[float, int]:

@@ -24,7 +24,7 @@ class Checkpointer(BaseCallback):
     """Takes snapshots between two rounds of learning, where nothing is in flight, and writes them in a thread.
 
     Training is blocked while the snapshot is copied, not while it is written. A checkpoint that cannot be written is
-    tried again; training goes on.
+    tried again; training continues.
 
     :param run: what is written down
     :param store: where

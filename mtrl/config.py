@@ -140,7 +140,7 @@ class TrackingConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When a run is written down so that it can go on; none of it changes a result.
+    """When a run is written down so that it can be resumed; none of it changes a result.
 
     :param every_env_steps: between two checkpoints; None takes a hundredth of the run, but at least a minute
     :param keep: how many of the newest are kept; the best is kept beside them
@@ -169,7 +169,7 @@ class RunConfig:
     :param threads: threads of the learning process; None chooses from the machine's cores
     :param run_dir: the run's folder; None names it by the content of the config, inside `runs_dir`
     :param max_wall_time: seconds after which the run stops with a checkpoint and exit code 75; None does not stop
-    :param takeover: go on in a folder whose owner, on another host, is dead
+    :param takeover: resume in a folder whose owner, on another host, is dead
     :param debug: show tracebacks
     """
 

@@ -24,7 +24,7 @@ _REFRESH_SECONDS = 0.5
 
 
 def say(text: str) -> None:
-    """Print a line of plain text; a run goes on where there is no room for it, or nobody who reads it."""
+    """Print a line of plain text; a run continues where there is no room for it, or nobody who reads it."""
     with suppress(OSError):
         print(text, flush=True)
 
@@ -153,7 +153,7 @@ class LiveReporter:
 def make_reporter(total_env_steps: int, wanted: bool, env_steps: int = 0, updates: int = 0) -> Reporter:
     """A live bar on a terminal, plain lines elsewhere, nothing if it is not wanted.
 
-    :param env_steps: made before, by a run that goes on
+    :param env_steps: made before, by a run that is resumed
     :param updates: made before
     """
     if not wanted:

@@ -23,7 +23,7 @@ class CheckpointError(ConfigError):
 
 
 class RunStopped(KeyboardInterrupt):
-    """A run that was asked to stop and did; the same command goes on from its checkpoint.
+    """A run that was asked to stop and did; the same command resumes from its checkpoint.
 
     :param reason: who asked, as the beginning of the sentence
     :param code: exit code of the command

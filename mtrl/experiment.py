@@ -50,7 +50,7 @@ class Result:
 
 
 def run(config: RunConfig, pause_at: int | None = None) -> Result:
-    """Train and evaluate one agent: start, or go on from the newest checkpoint. What is finished is not run again.
+    """Train and evaluate one agent: start, or resume from the newest checkpoint. What is finished is not run again.
 
     :param pause_at: env_steps after which the run pauses with a checkpoint, at the next exact moment; with a budget
         that ends before, it finishes
@@ -58,7 +58,7 @@ def run(config: RunConfig, pause_at: int | None = None) -> Result:
     :raises SuiteError: for tasks that do not exist
     :raises EnvironmentFault: when simulations fail more often than allowed; what was measured is in the run's folder
     :raises NonFiniteUpdate: when updates keep meeting numbers that are not finite; so is the offending batch
-    :raises RunStopped: when a signal or the wall time ended it; the same config goes on
+    :raises RunStopped: when a signal or the wall time ended it; the same config resumes
     :raises RunPaused: when it has come to `pause_at`
     """
     folder = RunFolder.of(config)
@@ -94,7 +94,7 @@ def run(config: RunConfig, pause_at: int | None = None) -> Result:
 
 @dataclass(frozen=True)
 class _Pausing:
-    """Where a run is written down, what it goes on from, who may stop it, and when it pauses."""
+    """Where a run is written down, what it resumes from, who may stop it, and when it pauses."""
 
     store: CheckpointStore
     checkpoint: Checkpoint | None
@@ -124,7 +124,7 @@ def _too_few(folder: RunFolder, made: int, total: int) -> ConfigError:
 
 
 def _open(config: RunConfig, folder: RunFolder, store: CheckpointStore, num_tasks: int) -> Checkpoint | None:
-    """The checkpoint that the run in a folder goes on from; without one, a new run is begun there."""
+    """The checkpoint that the run in a folder resumes from; without one, a new run is begun there."""
     store.clean()
     checkpoint = store.newest(_warn)
     if checkpoint is None:
@@ -236,7 +236,7 @@ def _make_writers(
     checkpoint: Checkpoint | None,
     contents: Contents | None,
 ) -> JsonlWriter:
-    """Give the agent its logger, which goes on from a checkpoint; returns the writer of ``metrics.jsonl``."""
+    """Give the agent its logger, which continues from a checkpoint; returns the writer of ``metrics.jsonl``."""
     writer = JsonlWriter(folder.path / METRICS_FILE, None if contents is None else contents["state"]["metrics"])
     after = None if checkpoint is None else checkpoint.env_steps
     agent.set_logger(make_logger(folder.path, config.tracking, folder.path.name, config.to_dict(), writer, after))

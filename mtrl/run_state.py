@@ -60,7 +60,7 @@ class LearningRun:
         )
 
     def restore(self, checkpoint: Checkpoint, contents: Contents) -> None:
-        """Go on where a checkpoint was made; episodes that could not be saved begin again.
+        """Resume where a checkpoint was made; episodes that could not be saved begin again.
 
         :param contents: what was read of the checkpoint
         :raises CheckpointError: for a file that cannot be read
@@ -90,7 +90,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tupl
 
 
 def refuse_changes(before: Mapping[str, Any], now: RunConfig, folder: object) -> None:
-    """Refuse to go on with settings that would make another run of it.
+    """Refuse to resume with settings that would make another run of it.
 
     :param before: the config of the run, as a plain dict
     :param folder: of the run, for the sentence

@@ -56,7 +56,7 @@ class JsonlWriter(KVWriter):
     no finite number is written as null: NaN is not JSON. Lines that a full disk refuses are kept and written later.
 
     :param path: the file
-    :param position: where a checkpoint was made, to go on from: what was written after it is cut off
+    :param position: where a checkpoint was made, to resume from: what was written after it is cut off
     """
 
     def __init__(self, path: Path, position: dict[str, Any] | None = None) -> None:
@@ -120,7 +120,7 @@ class JsonlWriter(KVWriter):
 class TensorBoardWriter(TensorBoardOutputFormat):
     """Event files with SB3's tags, and two charts that show all tasks at once on the page "custom scalars".
 
-    :param after: env_steps of the checkpoint that the run goes on from: TensorBoard forgets what came after it
+    :param after: env_steps of the checkpoint that the run resumes from: TensorBoard forgets what came after it
     """
 
     def __init__(self, folder: Path, after: int | None = None) -> None:
@@ -191,7 +191,7 @@ def make_logger(
     """The writers that the config asks for, as one SB3 logger. All but ``metrics.jsonl`` may fail without harm.
 
     :param metrics: the writer of ``metrics.jsonl``
-    :param after: env_steps of the checkpoint that the run goes on from
+    :param after: env_steps of the checkpoint that the run resumes from
     :raises MissingExtra: for a writer whose package is not installed
     """
     writers: list[KVWriter] = []

@@ -32,7 +32,7 @@ BASELINES = "baselines"
 
 
 def tune(options: Namespace) -> None:
-    """Search task weights, or go on with a search; then train what it is compared with, and write what was found."""
+    """Search task weights, or resume a search; then train what it is compared with, and write what was found."""
     require_ray()
     folder = options.out.resolve()
     if not options.resume:
@@ -65,7 +65,7 @@ def _search(options: Namespace, folder: Path, settings: Settings) -> None:
 
 
 def _refuse_changes(options: Namespace, settings: Settings) -> None:
-    """:raises ConfigError: if the command asks for another search than the one it goes on with"""
+    """:raises ConfigError: if the command asks for another search than the one it resumes"""
     asked = list(options.overrides)
     for field in dataclasses.fields(Settings):
         value = getattr(options, field.name, None)
@@ -228,7 +228,7 @@ def _number(value: float | None) -> str:
 
 
 def sweep(options: Namespace) -> None:
-    """Train every combination of the settings; what is finished is skipped, what is not goes on."""
+    """Train every combination of the settings; what is finished is skipped, what is not is resumed."""
     require_ray()
     points = compose_grid(options.overrides)
     configs = [point.config for point in points]

@@ -36,7 +36,7 @@ class Outcome:
 
     :param metric: what the search raises, from training episodes; None if it is not known
     :param worst: the same of the worst task, which decides between equals
-    :param fault: why the member cannot go on: it diverged, or failed; None if it can
+    :param fault: why the member cannot continue: it diverged, or failed; None if it can
     """
 
     metric: float | None

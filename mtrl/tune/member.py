@@ -85,7 +85,7 @@ def adopt(child: RunConfig, parent: RunConfig) -> None:
     the member's own, so that two copies do not do the same. A member that has none yet takes the parent's environments,
     and generators of its own seed. While the parent stands where it stood, doing it twice changes nothing.
 
-    :param child: with the weights that the copy goes on with
+    :param child: with the weights that the copy continues with
     :param parent: another run of the same tasks, networks and budget
     :raises CheckpointError: if the parent has no checkpoint
     """
@@ -140,4 +140,4 @@ def _fresh(generators: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 
 def _ignore(text: str) -> None:
-    """A broken checkpoint is reported by the run that goes on from the one before it."""
+    """A broken checkpoint is reported by the run that resumes from the one before it."""

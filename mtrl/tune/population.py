@@ -59,7 +59,7 @@ class Member:
     """What a member is in one generation.
 
     :param genes: weights, and what is searched beside them
-    :param parent: the member it was made a copy of at the beginning of the generation; None if it went on
+    :param parent: the member it was made a copy of at the beginning of the generation; None if it continued
     :param reason: of the copy: ``behind``, or the fault that ended it
     """
 

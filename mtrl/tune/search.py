@@ -104,7 +104,7 @@ class Search:
             return
         outcomes = tuple(self._outcomes[member] for member in members)
         if all(outcome.fault is not None for outcome in outcomes):
-            # Not written down: whoever mends the reason goes on before it.
+            # Not written down: whoever removes the reason resumes before it.
             raise ConfigError(f"Every member of the search has failed; the first one {outcomes[0].fault}")
         self.book, self._outcomes = self.book.with_last(outcomes=outcomes), {}
         if not self.book.finished:
@@ -176,7 +176,7 @@ def _explore_nearby(book: Book, copies: Mapping[int, int], generator: np.random.
 
 
 def _explore_anywhere(book: Book, copies: Mapping[int, int], generator: np.random.Generator) -> dict[int, Genes]:
-    """Random search makes copies only in the place of members that cannot go on."""
+    """Random search makes copies only in the place of members that cannot continue."""
     members, settings = book.generations[-1].members, book.settings
     return {
         child: replace(members[parent].genes, weights=random_weights(len(settings.tasks), generator, settings.floor))
