@@ -13,6 +13,7 @@ from agents.balancers.igb.controls import read_record
 from agents.balancers.igb.gaps import GAP_SOURCES, ImprovableGaps
 from agents.balancers.igb.memory import DecisionMemory
 from agents.balancers.igb.rl import (
+from agents.balancing.tasks import as_tasks
     FEATURES,
     RECENT,
     improvement_reward,
@@ -161,8 +162,8 @@ def read(source, steps, **options):
     gaps = ImprovableGaps("method", len(steps[0].losses), source, **options)
     readings = []
     for step in steps:
-        gaps.watch(step)
-        readings.append(gaps.read(step))
+        gaps.watch(as_tasks(step))
+        readings.append(gaps.read(as_tasks(step)))
     return readings
 
 
