@@ -13,13 +13,13 @@ from agents.balancers.igb.controls import read_record
 from agents.balancers.igb.gaps import GAP_SOURCES, ImprovableGaps
 from agents.balancers.igb.memory import DecisionMemory
 from agents.balancers.igb.rl import (
-from agents.balancing.tasks import as_tasks
     FEATURES,
     RECENT,
     improvement_reward,
     level_reward,
     weight_progress_correlation,
 )
+from agents.balancing.tasks import as_tasks
 from agents.files.agent_file import read_agent, write_agent
 from tests.agents.balancers.balancer_cases import RECORDED, progress_of, recorded_run, tasks_of
 
