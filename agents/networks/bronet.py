@@ -41,7 +41,7 @@ class BroNet(TaskNetwork):
 
     :param shape: what it is built for
     :param hidden_sizes: one residual block for each, all of the same width
-    :param task_id: ``one_hot | embedding | none``
+    :param task_id: ``one_hot | embedding | given | none``
     :param embedding_size: size of the learned embedding
     """
 

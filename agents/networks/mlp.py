@@ -16,7 +16,7 @@ class MLP(TaskNetwork):
     :param shape: what it is built for
     :param hidden_sizes: width of every hidden layer
     :param layer_norm: normalise before each ReLU
-    :param task_id: ``one_hot | embedding | none``
+    :param task_id: ``one_hot | embedding | given | none``
     :param embedding_size: size of the learned embedding
     :param head_scale: the head starts uniform in ``+-head_scale``
     """
@@ -34,7 +34,7 @@ class MLP(TaskNetwork):
         super().__init__()
         refuse_bad_widths(hidden_sizes)
         self.members = shape.members
-        self.task_encoding = TaskEncoding(shape.num_tasks, task_id, embedding_size, shape.generator)
+        self.task_encoding = TaskEncoding(shape.num_tasks, task_id, embedding_size, shape.generator, shape.task_embeddings)
         layers: list[nn.Module] = []
         features = shape.inputs + self.task_encoding.size
         for width in hidden_sizes:
