@@ -4,15 +4,14 @@ Shapes: E critics, G groups (tasks) of B samples, O outputs per value. All of it
 elementwise products alone, which autocast leaves as they are.
 """
 
-import inspect
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from agents.errors import ConfigurationError, unknown_name
+from agents.registry import Record, Registry, describe
 
 REDUCTIONS = ("min", "mean")
 CATEGORICAL_TARGETS = ("projection", "hl_gauss")
@@ -196,7 +195,9 @@ def _spread(values: Tensor, targets: Tensor) -> dict[str, Tensor]:
     }
 
 
-CRITICS: dict[str, Callable[..., Value]] = {"scalar": ScalarValue, "categorical": CategoricalValue}
+CRITICS: Registry[Record[Value]] = Registry("critic")
+CRITICS.add(describe("scalar", ScalarValue, settled={"reduction"}))
+CRITICS.add(describe("categorical", CategoricalValue, settled={"reduction"}))
 
 
 def make_value(name: str, reduction: str = "min", **options: Any) -> Value:
@@ -204,10 +205,5 @@ def make_value(name: str, reduction: str = "min", **options: Any) -> Value:
 
     :raises ConfigurationError: for an unknown name or option, with the nearest known one
     """
-    if name not in CRITICS:
-        raise unknown_name("critic", name, CRITICS)
-    known = set(inspect.signature(CRITICS[name]).parameters) - {"reduction"}
-    for option in options:
-        if option not in known:
-            raise unknown_name(f"option of critic '{name}'", option, known)
-    return CRITICS[name](reduction, **options)
+    CRITICS.refuse_options(name, options)
+    return CRITICS[name].make(reduction, **options)

@@ -2,71 +2,87 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from agents.errors import ConfigurationError, unknown_name
 
-Entry = TypeVar("Entry")
+Made = TypeVar("Made", covariant=True)
+
+
+@dataclass(frozen=True)
+class Record(Generic[Made]):
+    """One entry of a registry, as ``mtrl list`` prints it.
+
+    :param name: what users type
+    :param summary: one sentence about it
+    :param options: what a user can set of it
+    :param make: builds one from what the agent gives it and these options
+    """
+
+    name: str
+    summary: str
+    options: frozenset[str]
+    make: Callable[..., Made]
+
+
+Entry = TypeVar("Entry", bound=Record[Any])
 
 
 class Registry(Mapping[str, Entry]):
-    """Entries by the names that users type; iterates in the order of registration.
+    """Records by the names that users type; iterates in the order of registration.
 
     :param kind: what an entry is, as the error sentences say it: ``network``
     """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._entries: dict[str, Entry] = {}
+        self._records: dict[str, Entry] = {}
 
-    def add(self, name: str, entry: Entry) -> None:
-        """Make an entry known by a name.
+    def add(self, record: Entry) -> None:
+        """Make an entry known.
 
-        :raises ConfigurationError: if the name is taken
+        :raises ConfigurationError: if its name is taken
         """
-        if name in self._entries:
+        if record.name in self._records:
             article = "An" if self.kind[0] in "aeiou" else "A"
-            raise ConfigurationError(f"{article} {self.kind} named '{name}' is registered already.")
-        self._entries[name] = entry
+            raise ConfigurationError(f"{article} {self.kind} named '{record.name}' is registered already.")
+        self._records[record.name] = record
 
     def find(self, name: str) -> Entry:
-        """The entry of a name that a user typed.
+        """The record of a name that a user typed.
 
         :raises ConfigurationError: for an unknown name, with the nearest known one
         """
-        if name not in self._entries:
-            raise unknown_name(self.kind, name, self._entries)
-        return self._entries[name]
+        if name not in self._records:
+            raise unknown_name(self.kind, name, self._records)
+        return self._records[name]
 
     def listed(self) -> list[Entry]:
-        """All entries, in alphabetical order of their names."""
-        return [self._entries[name] for name in sorted(self._entries)]
+        """All records, in alphabetical order of their names."""
+        return [self._records[name] for name in sorted(self._records)]
 
-    def refuse_options(self, name: str, given: Iterable[str], known: Iterable[str]) -> None:
-        """:raises ConfigurationError: for an option of an entry that is not known, with the nearest one that is"""
+    def refuse_options(self, name: str, given: Iterable[str]) -> None:
+        """:raises ConfigurationError: for an option that an entry does not have, with the nearest one that it has"""
+        known = self.find(name).options
         for option in given:
             if option not in known:
                 raise unknown_name(f"option of {self.kind} '{name}'", option, known)
 
     def __getitem__(self, name: str) -> Entry:
-        return self._entries[name]
+        return self._records[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(self._records)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._records)
 
 
-def option_names(make: Callable[..., Any], settled: Iterable[str]) -> frozenset[str]:
-    """What a user can set of an entry.
+def describe(name: str, make: Callable[..., Made], settled: Iterable[str]) -> Record[Made]:
+    """The record of a class: its docstring's first line, and the parameters that are left to users.
 
-    :param make: builds it
-    :param settled: parameters that the agent decides
+    :param settled: parameters that the agent gives
     """
-    return frozenset(inspect.signature(make).parameters) - set(settled)
-
-
-def summary_of(entry: object) -> str:
-    """The first line of a docstring."""
-    return (inspect.getdoc(entry) or "").partition("\n")[0]
+    summary = (inspect.getdoc(make) or "").partition("\n")[0]
+    return Record(name, summary, frozenset(inspect.signature(make).parameters) - set(settled), make)

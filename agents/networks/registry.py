@@ -1,40 +1,24 @@
 """Networks by name: the registry, and what a user can set of each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from agents.networks.base import NetworkShape, TaskNetwork
-from agents.registry import Registry, option_names, summary_of
+from agents.registry import Record, Registry, describe
 
-Network = TypeVar("Network", bound=TaskNetwork)
+Network = TypeVar("Network", bound=type[TaskNetwork])
 
-
-@dataclass(frozen=True)
-class NetworkRecord:
-    """A registered architecture, as ``mtrl list networks`` prints it.
-
-    :param options: what a user can set of it
-    :param make: ``(shape, **options)`` builds one
-    """
-
-    name: str
-    summary: str
-    options: frozenset[str]
-    make: Callable[..., TaskNetwork]
+NETWORKS: Registry[Record[TaskNetwork]] = Registry("network")
 
 
-NETWORKS: Registry[NetworkRecord] = Registry("network")
-
-
-def register_network(name: str) -> Callable[[type[Network]], type[Network]]:
+def register_network(name: str) -> Callable[[Network], Network]:
     """Class decorator: make an architecture known by the name users type; the docstring's first line describes it.
 
     :raises ConfigurationError: if the name is taken
     """
 
-    def register(network: type[Network]) -> type[Network]:
-        NETWORKS.add(name, NetworkRecord(name, summary_of(network), option_names(network, {"shape"}), network))
+    def register(network: Network) -> Network:
+        NETWORKS.add(describe(name, network, settled={"shape"}))
         return network
 
     return register
@@ -53,6 +37,5 @@ def make_network(name: str, shape: NetworkShape, **options: Any) -> TaskNetwork:
 
     :raises ConfigurationError: for an unknown name or option, with the nearest known one
     """
-    record = NETWORKS.find(name)
-    NETWORKS.refuse_options(name, options, record.options)
-    return record.make(shape, **options)
+    NETWORKS.refuse_options(name, options)
+    return NETWORKS[name].make(shape, **options)
