@@ -49,8 +49,8 @@ class NetworkShape:
 class TaskNetwork(nn.Module):
     """A trunk over inputs and task encoding, and a head: what the architectures have in common.
 
-    A subclass sets the four attributes; `features [E, N, H]` of the trunk go to the head. One that joins task and inputs
-    in another way has `features` of its own, and any layers in the trunk's place.
+    A subclass sets the four attributes; `features [E, N, H]` of the trunk go to the head. One that joins task and
+    inputs in another way has `features` of its own, and any layers in the trunk's place.
     """
 
     members: int
@@ -109,7 +109,9 @@ def refuse_bad_sizes(network: str, **sizes: int) -> None:
     """:raises ConfigurationError: for the first size that is no whole number of at least 1"""
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ConfigurationError(f"{name} of network '{network}' must be a whole number of at least 1, found {size!r}.")
+            raise ConfigurationError(
+                f"{name} of network '{network}' must be a whole number of at least 1, found {size!r}."
+            )
 
 
 def refuse_few(network: str, name: str, count: int) -> None:

@@ -1,12 +1,13 @@
 """FiLM: a state encoder whose layers the task scales and shifts."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from agents.networks.base import NetworkShape, TaskNetwork, refuse_bad_sizes, refuse_bad_widths, told_encoding
-from agents.networks.layers import EnsembleLayerNorm, EnsembleLinear, ReLU, relu, stack
+from agents.networks.layers import EnsembleLinear, relu, stack
 from agents.networks.registry import register_network
 
 
@@ -58,13 +59,13 @@ class FiLM(TaskNetwork):
         sizes = (shape.inputs, *hidden, embedding_size)
         self.encoder = nn.ModuleList(
             stack(members, pair, generator, layer_norm=layer_norm, linear_last=place == encoder_depth)
-            for place, pair in enumerate(zip(sizes, sizes[1:], strict=False))
+            for place, pair in enumerate(pairwise(sizes))
         )
         self.trunk = stack(members, (2 * embedding_size, *hidden_sizes), generator, layer_norm=layer_norm)
         self.head = EnsembleLinear(members, hidden_sizes[-1], shape.outputs, generator, head_scale)
 
     def features(self, inputs: Tensor, task: Tensor) -> Tensor:
-        groups, samples = inputs.shape[:2]
+        samples = inputs.shape[1]
         row = relu(self.table(self.task_code(task)))  # [E, G, D]
         pairs = self.scaling(row).unflatten(-1, (-1, 2)).repeat_interleave(samples, dim=1)  # [E, N, layers, 2]
         hidden = self.samples(inputs)

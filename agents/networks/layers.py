@@ -9,6 +9,7 @@ left out, and the function of that name gets its two factors (agents/balancing/t
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -189,9 +190,12 @@ class GroupedComposition(torch.autograd.Function):
             ctx.keep_factors(spread_over_sets(rows, shares), gradient.flatten(1, 2))
             return for_inputs, for_mixture, None, None
         for_weight = shares.unsqueeze(-1) * for_composed.unsqueeze(-2)  # [E, K, S, F O]
-        return for_inputs, for_mixture, for_weight.view(members, groups, *shared.shape[1:]).transpose(0, 1).to(
-            ctx.precisions[2]
-        ), None
+        return (
+            for_inputs,
+            for_mixture,
+            for_weight.view(members, groups, *shared.shape[1:]).transpose(0, 1).to(ctx.precisions[2]),
+            None,
+        )
 
 
 class EnsembleLayerNorm(GroupedLayer):
@@ -259,7 +263,7 @@ def stack(
     :param linear_last: nothing after the last layer
     """
     layers: list[nn.Module] = []
-    for index, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False), start=2):
+    for index, (inputs, outputs) in enumerate(pairwise(sizes), start=2):
         layers.append(EnsembleLinear(members, inputs, outputs, generator))
         if linear_last and index == len(sizes):
             break

@@ -20,7 +20,10 @@ def name_of(case):
 
 def recorded(case, dtype):
     """Parameters by name."""
-    return {name: torch.tensor(value, dtype=dtype).reshape(case["shapes"][name]) for name, value in case["parameters"].items()}
+    return {
+        name: torch.tensor(value, dtype=dtype).reshape(case["shapes"][name])
+        for name, value in case["parameters"].items()
+    }
 
 
 def network_of(case, members=1, dtype=torch.float32):

@@ -31,7 +31,7 @@ def test_outputs_and_gradients_are_the_recorded_ones(case, members, dtype):
 @every_case
 def test_single_samples_of_mixed_tasks_are_read_alike(case):
     """As in acting, where every group is one sample."""
-    states, task = batch(case, torch.float32)
+    states, _ = batch(case, torch.float32)
     order = torch.randperm(len(case["states"]), generator=torch.Generator().manual_seed(0))
     alone = network_of(case)(states.flatten(0, 1)[order][:, None], torch.tensor(case["task"])[order])
     torch.testing.assert_close(alone[0, :, 0], torch.tensor(case["result"])[order], rtol=1e-5, atol=1e-5)
