@@ -6,35 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Metrics of an update, and the tag each has in a log: SB3's name for the mean over tasks, `<tag>/<task>` for one task.
-MEAN_TAGS = {
-    "critic_loss": "train/critic_loss",
-    "actor_loss": "train/actor_loss",
-    "temperature": "train/ent_coef",
-    "temperature_loss": "train/ent_coef_loss",
-    "q_value": "train/q_value",
-    "entropy": "train/entropy",
-    "critic_gradient_norm": "train/critic_gradient_norm",
-    "actor_gradient_norm": "train/actor_gradient_norm",
-}
-TASK_TAGS = {
-    "critic_loss": "train_critic_loss",
-    "actor_loss": "train_actor_loss",
-    "temperature": "ent_coef",
-    "q_value": "train_q_value",
-    "entropy": "train_entropy",
-    "critic_balancer.weights": "balancer_weight",
-    "actor_balancer.weights": "balancer_weight_actor",
-    "critic_balancer.gaps": "balancer_gap",
-    "critic_balancer.decided": "balancer_decided",
-}
-# Extremes over the tasks of such means: what to watch for values that run away, and for tasks that are left alone.
-RANGE_TAGS = {
-    "q_max_abs": (("train/q_max_abs", torch.amax),),
-    "temperature": (("train/temperature_min", torch.amin), ("train/temperature_max", torch.amax)),
-    "critic_balancer.weights": (("train/critic_balancer.weight_min", torch.amin),),
-    "actor_balancer.weights": (("train/actor_balancer.weight_min", torch.amin),),
-}
+from agents.tags import MEAN_TAGS, RANGE_TAGS, TASK_TAGS, of_task
 
 
 class UpdateMetrics:
@@ -82,7 +54,7 @@ class UpdateMetrics:
                 tags[MEAN_TAGS.get(name, f"train/{name}")] = float(value[seen].mean())
             if value.ndim == 1 and name in TASK_TAGS:
                 rows = zip(task_names, value, seen, strict=True)
-                tags.update({f"{TASK_TAGS[name]}/{task}": float(v) for task, v, known in rows if known})
+                tags.update({of_task(TASK_TAGS[name], task): float(v) for task, v, known in rows if known})
             for tag, extreme in RANGE_TAGS.get(name, ()):
                 tags[tag] = float(extreme(value[seen]))
         return tags

@@ -17,6 +17,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from typing_extensions import Self
 
+from agents import tags
 from agents.balancing.guard import UpdateGuard
 from agents.errors import ConfigurationError
 from agents.files.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
@@ -220,22 +221,22 @@ class MultiTaskAlgorithm(OffPolicyAlgorithm):
 
     def dump_logs(self) -> None:
         """Write the log: SB3's tags, one tag per task, and the means of all updates since the last call."""
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/skipped_updates", self.guard.state_dict()["skipped"])
+        self.logger.record(tags.UPDATES, self._n_updates, exclude="tensorboard")
+        self.logger.record(tags.SKIPPED_UPDATES, self.guard.state_dict()["skipped"])
         for tag, value in self.metrics.flush(self.task_names).items():
             self.logger.record(tag, value)
         for tag, values in (
-            ("rollout_return", self.progress.returns),
-            ("rollout_success", self.progress.successes),
+            (tags.ROLLOUT_RETURN, self.progress.returns),
+            (tags.ROLLOUT_SUCCESS, self.progress.successes),
         ):
             for task, value in zip(self.task_names, values.tolist(), strict=True):
                 if not np.isnan(value):
-                    self.logger.record(f"{tag}/{task}", value)
+                    self.logger.record(tags.of_task(tag, task), value)
         restarts = getattr(self.env, "restarts", None)
         if restarts is not None:
-            self.logger.record("env/restarts", restarts.total)
+            self.logger.record(tags.RESTARTS, restarts.total)
             for task in (task for task, count in restarts.by_task.items() if count):
-                self.logger.record(f"env_restarts/{task}", restarts.by_task[task])
+                self.logger.record(tags.of_task(tags.TASK_RESTARTS, task), restarts.by_task[task])
         super().dump_logs()
 
     # ------------------------------------------------------------------ pausing

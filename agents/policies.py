@@ -1,7 +1,9 @@
 """The policy of many tasks: one shared actor and one shared ensemble of critics, as an SB3 policy."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,10 +15,13 @@ from torch.func import functional_call
 
 from agents.critics import Value, make_value
 from agents.errors import ConfigurationError, unknown_name
-from agents.networks import NetworkShape, make_network, options_of
+from agents.networks import NetworkShape, TaskNetwork, make_network, options_of
 from agents.networks.layers import EMBEDDING_SIZE, TaskEncoding
+from agents.settings import refuse_unknown
+from agents.signatures import signature_with
 
 LOG_STD_RANGES = {"clamp": (-20.0, 2.0), "tanh": (-10.0, 2.0)}
+ACTOR_HEAD_SCALE = 1e-3  # actions start near the middle of their range
 
 
 class Actor(nn.Module):
@@ -77,7 +82,7 @@ class Critic(nn.Module):
     :param value: what the O outputs mean
     """
 
-    def __init__(self, network: nn.Module, value: Value) -> None:
+    def __init__(self, network: TaskNetwork, value: Value) -> None:
         super().__init__()
         self.network = network
         self.value = value
@@ -99,23 +104,10 @@ def call(module: nn.Module, parameters: Mapping[str, Tensor], *inputs: Tensor) -
     return functional_call(module, dict(parameters), inputs)
 
 
-def _options(
-    network: str, hidden_sizes: Sequence[int], task_id: str, further: Mapping[str, Any], **wanted: Any
-) -> dict[str, Any]:
-    """Options of one network; of those that are wanted, without the ones that its architecture has settled itself."""
-    free = options_of(network)
-    left = {name: value for name, value in wanted.items() if name in free}
-    return {"hidden_sizes": tuple(hidden_sizes), "task_id": task_id, **left, **further}
+@dataclass(frozen=True)
+class PolicySettings:
+    """What a user can set of a `MultiTaskPolicy`.
 
-
-class MultiTaskPolicy(BasePolicy):
-    """Shared actor and twin critics for observations ``[N, S + K]``: state, then one-hot task.
-
-    :param observation_space: Box ``[S + K]``
-    :param action_space: bounded Box ``[A]``
-    :param lr_schedule: unused; optimizers belong to the agent
-    :param num_tasks: K
-    :param generator: source of initial weights and of exploration noise
     :param network: architecture of actor and critics, by registered name
     :param task_id: what the networks are told about the task: ``one_hot``; ``embedding``, learned by actor and critics
         each for itself; ``critic_embedding``, learned by the critics and read by the actor; or ``none``
@@ -131,6 +123,70 @@ class MultiTaskPolicy(BasePolicy):
     :param network_kwargs: further options of the architecture
     """
 
+    network: str = "mlp"
+    task_id: str = "one_hot"
+    hidden_sizes: Sequence[int] = (400, 400, 400)
+    actor_hidden_sizes: Sequence[int] | None = None
+    actor_layer_norm: bool = False
+    critic_layer_norm: bool = False
+    log_std: str = "clamp"
+    critic: str = "scalar"
+    critic_kwargs: Mapping[str, Any] | None = None
+    ensemble_reduction: str = "min"
+    num_critics: int = 2
+    network_kwargs: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_critics < 1:
+            raise ConfigurationError(f"num_critics must be at least 1, found {self.num_critics}.")
+
+    @property
+    def shares_embedding(self) -> bool:
+        """Whether the actor reads the task embedding that the critics learn."""
+        return self.task_id == "critic_embedding"
+
+    @property
+    def shared_size(self) -> int:
+        """Size of what the actor reads of the critics' task embedding."""
+        return dict(self.network_kwargs or {}).get("embedding_size", EMBEDDING_SIZE) if self.shares_embedding else 0
+
+    def actor_network(self, shape: NetworkShape) -> TaskNetwork:
+        """The network of an actor."""
+        sizes = self.hidden_sizes if self.actor_hidden_sizes is None else self.actor_hidden_sizes
+        task_id = "none" if self.shares_embedding else self.task_id
+        return self._network(shape, sizes, task_id, layer_norm=self.actor_layer_norm, head_scale=ACTOR_HEAD_SCALE)
+
+    def critic_network(self, shape: NetworkShape) -> TaskNetwork:
+        """The networks of E critics."""
+        task_id = "embedding" if self.shares_embedding else self.task_id
+        return self._network(shape, self.hidden_sizes, task_id, layer_norm=self.critic_layer_norm)
+
+    def value(self) -> Value:
+        """What the outputs of the critics mean."""
+        return make_value(self.critic, self.ensemble_reduction, **(self.critic_kwargs or {}))
+
+    def _network(self, shape: NetworkShape, hidden_sizes: Sequence[int], task_id: str, **wanted: float) -> TaskNetwork:
+        """A network that gets, of the options wanted, those that its architecture has not settled itself."""
+        free = options_of(self.network)
+        left = {name: value for name, value in wanted.items() if name in free}
+        options = {"hidden_sizes": tuple(hidden_sizes), "task_id": task_id, **left, **(self.network_kwargs or {})}
+        return make_network(self.network, shape, **options)
+
+
+class MultiTaskPolicy(BasePolicy):
+    """Shared actor and twin critics for observations ``[N, S + K]``: state, then one-hot task.
+
+    :param observation_space: Box ``[S + K]``
+    :param action_space: bounded Box ``[A]``
+    :param lr_schedule: unused; optimizers belong to the agent
+    :param num_tasks: K
+    :param generator: source of initial weights and of exploration noise
+    :param settings: those of `PolicySettings`
+    :raises ConfigurationError: for an unknown setting or name, with the nearest known one
+    """
+
+    __signature__: ClassVar[inspect.Signature]
+
     def __init__(
         self,
         observation_space: spaces.Box,
@@ -139,57 +195,31 @@ class MultiTaskPolicy(BasePolicy):
         *,
         num_tasks: int,
         generator: torch.Generator | None = None,
-        network: str = "mlp",
-        task_id: str = "one_hot",
-        hidden_sizes: Sequence[int] = (400, 400, 400),
-        actor_hidden_sizes: Sequence[int] | None = None,
-        actor_layer_norm: bool = False,
-        critic_layer_norm: bool = False,
-        log_std: str = "clamp",
-        critic: str = "scalar",
-        critic_kwargs: dict[str, Any] | None = None,
-        ensemble_reduction: str = "min",
-        num_critics: int = 2,
-        network_kwargs: dict[str, Any] | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(observation_space, action_space, squash_output=True)
-        if num_critics < 1:
-            raise ConfigurationError(f"num_critics must be at least 1, found {num_critics}.")
+        refuse_unknown("MultiTaskPolicy", settings, PolicySettings)
+        chosen = PolicySettings(**settings)
         self.num_tasks = num_tasks
         self.state_size = observation_space.shape[0] - num_tasks
         self.action_size = action_space.shape[0]
         self.generator = generator or torch.Generator().manual_seed(0)
-        further = network_kwargs or {}
-        shares = task_id == "critic_embedding"
-        of_critic, of_actor = ("embedding", "none") if shares else (task_id, task_id)
-        for_critic = _options(network, hidden_sizes, of_critic, further, layer_norm=critic_layer_norm)
-        for_actor = _options(
-            network,
-            hidden_sizes if actor_hidden_sizes is None else actor_hidden_sizes,
-            of_actor,
-            further,
-            layer_norm=actor_layer_norm,
-            head_scale=1e-3,
-        )
+        inputs = self.state_size + chosen.shared_size
+        network = chosen.actor_network(NetworkShape(inputs, 2 * self.action_size, num_tasks, 1, self.generator))
+        encoding = self._add_critics(chosen)
+        self.actor = Actor(network, chosen.log_std, encoding)
 
-        def make_critic() -> Critic:
-            value = make_value(critic, ensemble_reduction, **(critic_kwargs or {}))
-            inputs = self.state_size + self.action_size
-            shape = NetworkShape(inputs, value.outputs, num_tasks, num_critics, self.generator)
-            return Critic(make_network(network, shape, **for_critic), value)
+    def _make_critic(self, chosen: PolicySettings) -> Critic:
+        value, inputs = chosen.value(), self.state_size + self.action_size
+        shape = NetworkShape(inputs, value.outputs, self.num_tasks, chosen.num_critics, self.generator)
+        return Critic(chosen.critic_network(shape), value)
 
-        inputs = self.state_size + (further.get("embedding_size", EMBEDDING_SIZE) if shares else 0)
-        shape = NetworkShape(inputs, 2 * self.action_size, num_tasks, 1, self.generator)
-        net = make_network(network, shape, **for_actor)
-        encoding = self._add_critics(make_critic, shares)
-        self.actor = Actor(net, log_std, encoding)
-
-    def _add_critics(self, make_critic: Callable[[], Critic], shares: bool) -> TaskEncoding | None:
+    def _add_critics(self, chosen: PolicySettings) -> TaskEncoding | None:
         """Build the critics; returns their task encoding if the actor shares it."""
-        self.critic, self.critic_target = make_critic(), make_critic()
+        self.critic, self.critic_target = self._make_critic(chosen), self._make_critic(chosen)
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.requires_grad_(False)
-        return self.critic.network.task_encoding if shares else None  # type: ignore[return-value]
+        return self.critic.network.task_encoding if chosen.shares_embedding else None
 
     def split(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """States ``[N, 1, S]`` and tasks ``[N]`` of observations ``[N, S + K]``."""
@@ -210,13 +240,16 @@ class MultiTaskPolicy(BasePolicy):
         return squashed_sample(mean, log_std, noise)[0].squeeze(1)
 
 
+MultiTaskPolicy.__signature__ = signature_with(MultiTaskPolicy, PolicySettings)
+
+
 class ActingPolicy(MultiTaskPolicy):
     """A policy without critics: it acts and cannot learn. What its actor reads of theirs, it has of its own."""
 
-    def _add_critics(self, make_critic: Callable[[], Critic], shares: bool) -> TaskEncoding | None:
-        if not shares:
+    def _add_critics(self, chosen: PolicySettings) -> TaskEncoding | None:
+        if not chosen.shares_embedding:
             return None
         with torch.device("meta"):  # without memory: only the size is asked for
-            size: int = make_critic().network.task_encoding.size  # type: ignore[assignment]
+            size = self._make_critic(chosen).network.task_encoding.size
         self.task_encoding = TaskEncoding(self.num_tasks, "embedding", size, self.generator)
         return self.task_encoding

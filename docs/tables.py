@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agents.balancers import list_balancers
 from agents.networks import NETWORKS
+from agents.tags import MEANINGS
 from envs import list_suites
 from mtrl.pretrained import list_pretrained, pretrained_policy
 
@@ -60,6 +61,12 @@ def balancers_by_family() -> str:
     return _markdown(["family", "`balancer=`"], rows)
 
 
+def metrics() -> str:
+    """Every metric that is logged, with what it means."""
+    rows = [[", ".join(f"`{tag}`" for tag in tags), meaning] for tags, meaning in MEANINGS.items()]
+    return _markdown(["tag", "meaning"], rows)
+
+
 def pretrained() -> str:
     """The card of every policy that ships with the package."""
     cards = [pretrained_policy(name).describe() for name in list_pretrained()]
@@ -71,6 +78,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "networks": networks,
     "balancers": balancers,
     "balancers by family": balancers_by_family,
+    "metrics": metrics,
     "pretrained": pretrained,
 }
 

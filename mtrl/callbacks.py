@@ -6,6 +6,7 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
+from agents.tags import MEMORY
 from mtrl.console import Reporter
 from mtrl.evaluation import EvaluationResult, Policy
 from mtrl.machine import resident_memory
@@ -109,7 +110,7 @@ class MetricsCallback(BaseCallback):
 
     def write(self) -> None:
         """Write a line of what was measured since the last one."""
-        self.logger.record("time/memory_gb", resident_memory() / 1e9)
+        self.logger.record(MEMORY, resident_memory() / 1e9)
         self.model.dump_logs()
         self.written = self.model.num_timesteps
 

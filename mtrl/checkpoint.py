@@ -262,8 +262,9 @@ def _fill(folder: Path, snapshot: Snapshot, parent: Checkpoint | None) -> None:
         files[chunk.name] = parent.manifest["files"][chunk.name]
         _link(parent.path / chunk.name, folder / chunk.name, files[chunk.name]["bytes"])
     if replay.new is not None:
+        assert replay.rows is not None
         with NewFile(folder / replay.new.name) as file:
-            np.save(file, replay.rows, allow_pickle=False)  # type: ignore[arg-type]
+            np.save(file, replay.rows, allow_pickle=False)
         files[replay.new.name] = file.record
     tensors = io.BytesIO()  # torch's own writer does not survive a full disk
     torch.save(snapshot.agent, tensors)

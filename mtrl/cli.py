@@ -236,8 +236,8 @@ def _balancers() -> Listing:
 def _networks() -> Listing:
     from agents.networks import NETWORKS
 
-    rows = [[network.name, network.summary] for network in NETWORKS.listed()]
-    return ["network", "what it is"], rows
+    rows = [[network.name, network.summary, ", ".join(sorted(network.options)) or "-"] for network in NETWORKS.listed()]
+    return ["network", "what it is", "options"], rows
 
 
 def _suites() -> Listing:

@@ -19,6 +19,7 @@ from agents.reward_scale import REWARD_SCALES
 from agents.temperature import TEMPERATURES
 from envs import list_suites, make_suite
 from mtrl.errors import ConfigError, nearest
+from mtrl.network_options import checked_options
 from mtrl.schema import Amount, Choice, Count, Fraction, NotNegative, Positive, Range, parse
 from mtrl.weight_schedule import WeightSchedule, read_schedule
 
@@ -143,12 +144,14 @@ class NetworkConfig:
     :param hidden_sizes: width of every hidden layer; of bronet, one residual block for each
     :param actor_hidden_sizes: those of the actor; None gives it the critics'
     :param task_id: how the network is told which task it is in
+    :param options: further options of the architecture; None is its default
     """
 
     name: str = "mlp"
     hidden_sizes: tuple[Count, ...] = (400, 400, 400)
     actor_hidden_sizes: tuple[Count, ...] | None = None
     task_id: Annotated[str, Choice(TASK_IDS)] = "one_hot"
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -268,6 +271,8 @@ class RunConfig:
             config = config.with_schedule(schedule)
         _check_name("env.suite", config.env.suite, list_suites())
         _check_name("network.name", config.network.name, NETWORKS)
+        options = checked_options(config.network.name, config.network.options)
+        config = replace(config, network=replace(config.network, options=options))
         for name in filter(None, (config.balancer.name, config.balancer.actor)):
             _check_balancer(name)
         for name in ("hidden_sizes", "actor_hidden_sizes"):
@@ -322,6 +327,8 @@ class RunConfig:
         # What acts on a fault alone changes no result.
         del values["env"]["worker_timeout"], values["env"]["max_worker_restarts"]
         del values["agent"]["max_skipped_updates"]
+        if not self.network.options:  # as in the runs of versions that had none, which keep their identity
+            del values["network"]["options"]
         return values
 
     def identity(self) -> str:

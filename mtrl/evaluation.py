@@ -1,6 +1,7 @@
 """Success per task: deterministic actions, a sweep over the goals, intervals that are honest for few episodes."""
 
 import math
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -172,7 +173,7 @@ def _run_episodes(
 def _collect(
     task_names: tuple[str, ...], records: list[list[dict[str, Any]]], stop_at_success: bool
 ) -> EvaluationResult:
-    def table(read: Any) -> np.ndarray:
+    def table(read: Callable[[dict[str, Any]], float]) -> np.ndarray:
         return np.array([[read(info) for info in infos] for infos in records])
 
     return EvaluationResult(

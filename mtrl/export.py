@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from agents import MTSAC, load_policy, save_policy
+from agents.tags import WALL_TIME
 from mtrl.config import RunConfig
 from mtrl.evaluation import EvaluationResult, evaluate
 from mtrl.experiment import protocol
@@ -48,7 +49,7 @@ def _training(config: RunConfig, folder: RunFolder, agent: MTSAC) -> dict[str, A
     return {
         "env_steps": agent.num_timesteps,
         "updates": agent._n_updates,
-        "minutes": round(lines[-1]["wall_time"] / 60, 1) if lines else 0.0,
+        "minutes": round(lines[-1][WALL_TIME] / 60, 1) if lines else 0.0,
         "seeds": config.seeds(),
         **{key: folder.record.get(key) for key in ("machine", "versions", "git", "agent")},
     }

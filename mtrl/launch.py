@@ -21,8 +21,8 @@ _DEBUG_SETTING = "debug=true"
 _FLAGS = {"--debug": _DEBUG_SETTING, "--takeover": "takeover=true"}
 # A balancer's name, or a composition of names, as the value of an override.
 _BALANCER = re.compile(r"^balancer=(?P<choices>[\w+:,]+)$")
-# Groups whose settings no file names, because they belong to a suite or a balancer, which checks them itself.
-_OPEN_GROUP = re.compile(r"^(env\.options|balancer\.actor_options)[.=]")
+# Groups whose settings no file names: they belong to a suite, a network or a balancer, and are checked against it.
+_OPEN_GROUP = re.compile(r"^(env\.options|network\.options|balancer\.actor_options)[.=]")
 _OTHER_CONFIGS = ("--config-dir", "-cd", "hydra.searchpath")
 
 

@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from mtrl.tracking import BALANCER_WEIGHT, EVAL_SUCCESS, EVAL_SUCCESS_RATE, task_series
+from agents.tags import BALANCER_WEIGHT, EVAL_SUCCESS, EVAL_SUCCESS_RATE
+from mtrl.tracking import tag_series, task_series
 
 # Okabe and Ito's colours, told apart with any colour vision; black is the mean's.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999933")
@@ -29,7 +30,7 @@ def plot_success(metrics: Metrics, path: Path) -> bool:
     series = task_series(metrics, EVAL_SUCCESS)
     if not series:
         return False
-    mean = task_series(metrics, EVAL_SUCCESS_RATE)[""]
+    mean = tag_series(metrics, EVAL_SUCCESS_RATE)
     return _draw(series, mean, path, title="Success per task", label="success rate", limits=(-0.02, 1.02))
 
 

@@ -144,7 +144,8 @@ class RunFolder:
         """
         from omegaconf import OmegaConf
 
-        return RunConfig.from_dict(OmegaConf.to_container(OmegaConf.load(self.path / CONFIG_FILE)))  # type: ignore[arg-type]
+        values: Any = OmegaConf.to_container(OmegaConf.load(self.path / CONFIG_FILE))
+        return RunConfig.from_dict(values)
 
     def results(self) -> "pandas.DataFrame":
         """The final table as it was written."""

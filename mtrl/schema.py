@@ -5,11 +5,14 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mtrl.errors import ConfigError, nearest
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def parse(cls: type[T], values: Any, path: str = "") -> T:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path or 'The config'} must be a group of settings, found {values!r}.")
     hints = get_type_hints(cls, include_extras=True)
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    known = {field.name for field in fields(cls)}
     for key in values:
         if key not in known:
             raise _unknown_key(_join(path, str(key)), [_join(path, name) for name in known])
@@ -118,8 +121,8 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return converted
     if get_origin(hint) in (types.UnionType, Union):
         return _convert_union(get_args(hint), value, path)
-    if is_dataclass(hint):
-        return parse(hint, value, path)  # type: ignore[arg-type]
+    if isinstance(hint, type) and is_dataclass(hint):
+        return parse(hint, value, path)
     if get_origin(hint) is tuple:
         if isinstance(value, (str, Mapping)) or not hasattr(value, "__iter__"):
             raise ConfigError(f"{path} must be a list, found {value!r}.")
@@ -129,6 +132,15 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
             raise ConfigError(f"{path} must be a group of settings, found {value!r}.")
         return dict(value)
     return _convert_scalar(hint, value, path)
+
+
+def convert_scalar(hint: Any, value: Any, path: str) -> Any:
+    """The value as an annotation outside a config wants it; unchanged where that is no number, text or boolean.
+
+    :param path: where the value stands in the config, for the sentence
+    :raises ConfigError: naming the setting, the bad value and what would be right
+    """
+    return _convert_scalar(hint, value, path) if hint in (int, float, str, bool) else value
 
 
 def _convert_union(options: tuple[Any, ...], value: Any, path: str) -> Any:

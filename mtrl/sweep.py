@@ -43,7 +43,8 @@ class Sweep:
         runs_dir.mkdir(parents=True, exist_ok=True)
         journal = runs_dir.resolve() / f".sweep-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl"
         swept = swept_settings(overrides)
-        total = None if None in swept.values() else math.prod(swept.values())  # type: ignore[arg-type]
+        counts = [count for count in swept.values() if count is not None]
+        total = math.prod(counts) if len(counts) == len(swept) else None
         head = {"started": time.time(), "total": total, "swept": list(swept)}
         journal.write_text(json.dumps(head) + "\n", encoding="utf-8")
         os.environ[_JOURNAL] = str(journal)

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: one list of tags, and the writers behind Stable-Baselines3's logger."""
+"""What a run writes while it trains: metrics of evaluations, and the writers behind Stable-Baselines3's logger."""
 
 import json
 import math
@@ -12,22 +12,23 @@ import numpy as np
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from agents.tags import (
+    BALANCER_WEIGHT,
+    ENV_STEPS,
+    EVAL_EPISODES,
+    EVAL_FINAL,
+    EVAL_LENGTH,
+    EVAL_RETURN,
+    EVAL_SUCCESS,
+    EVAL_SUCCESS_AT_END,
+    EVAL_SUCCESS_RATE,
+    WALL_TIME,
+    of_task,
+)
 from mtrl.config import TrackingConfig
 from mtrl.console import say, without_harm
 from mtrl.errors import MissingExtra
 from mtrl.evaluation import EvaluationResult
-
-# Tags of evaluation, written here. Those that end in a slash are followed by the name of the task.
-EVAL_SUCCESS_RATE = "eval/success_rate"
-EVAL_EPISODES = "eval/episodes_per_task"
-EVAL_FINAL = "eval/final"
-EVAL_SUCCESS = "eval_success/"
-EVAL_SUCCESS_AT_END = "eval_success_at_end/"
-EVAL_RETURN = "eval_return/"
-EVAL_LENGTH = "eval_length/"
-
-# A tag per task, written by the agent (agents/metrics.py).
-BALANCER_WEIGHT = "balancer_weight/"
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -44,7 +45,7 @@ def evaluation_metrics(result: EvaluationResult, final: bool) -> dict[str, float
         tables |= {EVAL_SUCCESS_AT_END: result.success_at_end, EVAL_RETURN: result.returns}
     for tag, table in tables.items():
         for name, value in zip(result.task_names, table.mean(axis=1), strict=True):
-            metrics[f"{tag}{name}"] = float(value)
+            metrics[of_task(tag, name)] = float(value)
     return metrics
 
 
@@ -67,7 +68,7 @@ class JsonlWriter(KVWriter):
             self._go_on_from(position)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        line: dict[str, Any] = {"env_steps": step, "wall_time": round(self.seconds, 3)}
+        line: dict[str, Any] = {ENV_STEPS: step, WALL_TIME: round(self.seconds, 3)}
         line |= {key: _json_number(value) for key, value in key_values.items()}
         self._unwritten.append(json.dumps(line) + "\n")
         self._write_out()
@@ -126,7 +127,9 @@ class TensorBoardWriter(TensorBoardOutputFormat):
         self.writer = SummaryWriter(str(folder), purge_step=None if after is None else after + 1)
         self._is_closed = False
         charts = {"success per task": EVAL_SUCCESS, "task weights": BALANCER_WEIGHT}
-        self.writer.add_custom_scalars({"tasks": {name: ["Multiline", [f"{tag}.*"]] for name, tag in charts.items()}})
+        self.writer.add_custom_scalars(
+            {"tasks": {name: ["Multiline", [of_task(tag, ".*")]] for name, tag in charts.items()}}
+        )
 
 
 class WandbWriter(KVWriter):
@@ -145,7 +148,7 @@ class WandbWriter(KVWriter):
         self.run = wandb.init(project=project, name=name, dir=str(folder), config=config)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        self.run.log({"env_steps": step, **{key: _json_number(value) for key, value in key_values.items()}}, step=step)
+        self.run.log({ENV_STEPS: step, **{key: _json_number(value) for key, value in key_values.items()}}, step=step)
 
     def close(self) -> None:
         self.run.finish()
@@ -210,13 +213,17 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def task_series(metrics: Sequence[dict[str, Any]], tag: str) -> dict[str, np.ndarray]:
-    """Values of a tag such as ``eval_success/`` by task: ``{task: [points, 3]}`` of env_steps, wall_time, value."""
-    series: dict[str, list[tuple[float, float, float]]] = {}
-    for line in metrics:
-        for key, value in line.items():
-            if key.startswith(tag) and value is not None:
-                series.setdefault(key[len(tag) :], []).append((line["env_steps"], line["wall_time"], value))
-    return {task: np.array(points, dtype=float) for task, points in series.items()}
+    """Values of a tag such as ``eval_success`` by task: ``{task: [points, 3]}`` of env_steps, wall_time, value."""
+    prefix = of_task(tag, "")
+    keys = dict.fromkeys(key for line in metrics for key in line if key.startswith(prefix))
+    series = {key.removeprefix(prefix): tag_series(metrics, key) for key in keys}
+    return {task: points for task, points in series.items() if len(points)}
+
+
+def tag_series(metrics: Sequence[dict[str, Any]], tag: str) -> np.ndarray:
+    """Values of one tag: ``[points, 3]`` of env_steps, wall_time, value."""
+    points = [(line[ENV_STEPS], line[WALL_TIME], line[tag]) for line in metrics if line.get(tag) is not None]
+    return np.array(points, dtype=float).reshape(-1, 3)
 
 
 def _json_number(value: Any) -> Any:

@@ -194,6 +194,56 @@ def test_the_actors_balancer_takes_options_of_its_own() -> None:
         config.make_suite()
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["network.options.embedding_size=7"],
+        ["network.options={embedding_size: 7}"],
+        ["+network.options.embedding_size=7"],
+    ],
+)
+def test_options_of_a_network_reach_actor_and_critics(overrides: list[str]) -> None:
+    config = config_of("env=pointmass", "network=mlp", "network.task_id=embedding", *overrides)
+    assert config.network.options == {"embedding_size": 7}
+    env = make_training_env(config, config.make_suite())
+    agent = make_agent(config, env)
+    for network in (agent.actor.network, agent.critic.network):
+        assert network.task_encoding.size == 7  # type: ignore[union-attr]
+    env.close()
+
+
+def test_an_option_that_is_null_is_the_architectures_default() -> None:
+    config = config_of("env=pointmass", "network.options.embedding_size=null")
+    assert config == config_of("env=pointmass") and config.network.options == {}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ["network.options.embeding_size=7"],
+            "'network.options.embeding_size' is no option of mlp; did you mean 'embedding_size'?",
+        ),
+        (
+            ["network=bronet", "network.options.head_scale=1"],
+            "'network.options.head_scale' is no option of bronet; known: embedding_size.",
+        ),
+        (
+            ["network.options.embedding_size=large"],
+            "network.options.embedding_size must be an integer, found 'large'.",
+        ),
+        (
+            ["network.options.task_id=none"],
+            "network.options.task_id is no option of a network: give it as network.task_id.",
+        ),
+    ],
+)
+def test_an_option_that_a_network_does_not_take_is_refused_in_a_sentence(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_of("env=pointmass", *overrides)
+    assert str(caught.value) == sentence
+
+
 @pytest.mark.parametrize("choice", ["mt10_laptop", "mt10_laptop.yaml", "'mt10_laptop'", "[mt10_laptop]"])
 def test_an_experiment_may_be_written_as_hydra_reads_it(choice: str) -> None:
     assert config_of(f"experiment={choice}").env.suite == "mt10"

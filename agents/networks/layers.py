@@ -320,6 +320,8 @@ class TaskEncoding(GroupedLayer):
         if kind == "one_hot":
             self.register_buffer("table", torch.eye(num_tasks), persistent=False)
         elif kind == "embedding":
+            if embedding_size < 1:
+                raise ConfigurationError(f"embedding_size must be at least 1, found {embedding_size}.")
             self.table = nn.Parameter(torch.randn(num_tasks, embedding_size, generator=generator))
         elif kind == "given":
             self.register_buffer("table", _table(given, num_tasks), persistent=False)

@@ -1,6 +1,5 @@
 """Run folders as they lie on disk -> runs with their numbers; what cannot be used is named with its reason."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from agents.tags import BALANCER_WEIGHT, CONFLICT_SHARE, ENV_STEPS, EVAL_SUCCESS, UPDATES, WALL_TIME, of_task
 from mtrl.errors import RunFolderError
 from mtrl.run_folder import CONFIG_FILE, FINISHED, RECORD_FILE, RESULTS_CSV, RunFolder, was_set_aside
-from mtrl.tracking import BALANCER_WEIGHT, EVAL_SUCCESS, read_metrics
-
-UPDATES = "train/n_updates"
-_CONFLICT = re.compile(r"train/(critic|actor)_balancer\b.*\bconflict_share$")
+from mtrl.tracking import read_metrics
 
 
 @dataclass(frozen=True)
@@ -157,7 +154,7 @@ def read_run(folder: Path) -> Run:
         weights=weights if len(weights) else None,
         conflict=_conflict(metrics),
         updates=int(next((line[UPDATES] for line in reversed(metrics) if line.get(UPDATES)), 0)),
-        env_steps=int(metrics[-1]["env_steps"]) if metrics else 0,
+        env_steps=int(metrics[-1][ENV_STEPS]) if metrics else 0,
     )
 
 
@@ -192,17 +189,17 @@ def _make_clock_run_on(metrics: list[dict[str, Any]]) -> None:
     """A run that was continued in a new process starts its clock again: count on from where it stood."""
     before, offset = 0.0, 0.0
     for line in metrics:
-        seconds = float(line["wall_time"])
+        seconds = float(line[WALL_TIME])
         if seconds + offset < before:
             offset = before
-        before = line["wall_time"] = seconds + offset
+        before = line[WALL_TIME] = seconds + offset
 
 
 def _task_series(metrics: Sequence[Mapping[str, Any]], tag: str, tasks: Sequence[str]) -> Series:
     """The lines that hold the tag for every task; of two at one place, the later: the final evaluation."""
-    keys = [f"{tag}{task}" for task in tasks]
+    keys = [of_task(tag, task) for task in tasks]
     lines = {
-        line["env_steps"]: line
+        line[ENV_STEPS]: line
         for line in metrics
         if keys and keys[0] in line and all(line.get(key) is not None for key in keys)
     }
@@ -212,7 +209,7 @@ def _task_series(metrics: Sequence[Mapping[str, Any]], tag: str, tasks: Sequence
 
 
 def _conflict(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
-    keys = {key: match[1] for line in metrics[-3:] for key in line if (match := _CONFLICT.match(key))}
+    keys = {key: match[1] for line in metrics[-3:] for key in line if (match := CONFLICT_SHARE.match(key))}
     found = {}
     for key, network in keys.items():
         lines = [line for line in metrics if line.get(key) is not None]
@@ -221,5 +218,5 @@ def _conflict(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
 
 
 def _series(lines: Sequence[Mapping[str, Any]], values: np.ndarray) -> Series:
-    steps, seconds = ([line[key] for line in lines] for key in ("env_steps", "wall_time"))
+    steps, seconds = ([line[key] for line in lines] for key in (ENV_STEPS, WALL_TIME))
     return Series(np.array(steps, dtype=float), np.array(seconds, dtype=float), values)

@@ -107,7 +107,7 @@ def write_comparison(finals: Mapping[str, Final], book: Book, folder: Path) -> l
     return [COMPARISON, COMPARISON_JSON]
 
 
-def _known(value: Any) -> float | None:
+def _known(value: float | None) -> float | None:
     return None if value is None or np.isnan(value) else round(float(value), 4)
 
 

@@ -1,14 +1,18 @@
 """Networks: shapes, independent ensemble members, and what they are told about the task."""
 
+import dataclasses
+import inspect
 import math
 from unittest import mock
 
 import pytest
 import torch
+from gymnasium.spaces import Box
 
-from agents import ConfigurationError
+from agents import ConfigurationError, MultiTaskPolicy
 from agents.networks import MLP, NETWORKS, NetworkShape, make_network, options_of, register_network
 from agents.networks.layers import EnsembleLayerNorm, EnsembleLinear, ReLU
+from agents.policies import PolicySettings
 
 TASKS, FEATURES, OUTPUTS = 3, 5, 2
 every = pytest.mark.parametrize("name", sorted(NETWORKS))
@@ -194,6 +198,19 @@ def test_the_agents_actor_starts_near_the_middle_with_unit_spread(small_agent):
     assert mean.abs().max() < 0.1 and log_std.abs().max() < 0.1
 
 
+def test_the_signature_of_a_policy_lists_every_setting():
+    settings = {field.name: field.default for field in dataclasses.fields(PolicySettings)}
+    listed = inspect.signature(MultiTaskPolicy).parameters
+    assert {name: listed[name].default for name in settings} == settings
+    assert listed.keys() - settings == {"observation_space", "action_space", "lr_schedule", "num_tasks", "generator"}
+
+
+def test_a_policy_refuses_a_setting_it_does_not_have():
+    spaces = (Box(-1, 1, (FEATURES + TASKS,)), Box(-1, 1, (1,)))
+    with pytest.raises(ConfigurationError, match="MultiTaskPolicy does not take 'task_di', did you mean 'task_id'"):
+        MultiTaskPolicy(*spaces, num_tasks=TASKS, task_di="none")
+
+
 @pytest.mark.parametrize("name", ["mlp", "multihead", "bronet"])
 def test_actor_and_critics_may_have_sizes_of_their_own(small_agent, name):
     widths = {"network": name, "hidden_sizes": [12, 12], "actor_hidden_sizes": [6]}
@@ -241,3 +258,15 @@ def test_an_unknown_option_gets_the_nearest_and_hears_of_no_internal_one():
 def test_layers_without_width_are_refused(sizes):
     with pytest.raises(ConfigurationError, match="hidden_sizes must be positive widths"):
         network(hidden_sizes=sizes)
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ({"head_scale": -1.0}, "head_scale must be at least 0, found -1"),
+        ({"task_id": "embedding", "embedding_size": 0}, "embedding_size must be at least 1, found 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(option, sentence):
+    with pytest.raises(ConfigurationError, match=sentence):
+        network(**option)

@@ -45,6 +45,10 @@ def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
             ["env=pointmass", "env.options.num_gaols=0"],
             "Suite 'pointmass' has no option 'num_gaols'; did you mean 'num_goals' or 'num_tasks'?",
         ),
+        (
+            ["env=pointmass", "network=mlp", "network.options.embeding_size=16"],
+            "'network.options.embeding_size' is no option of mlp; did you mean 'embedding_size'?",
+        ),
         (["balancer=unitray"], "balancer has no choice 'unitray'; did you mean 'unitary'?"),
         (
             ["agent.samples_per_tas=3"],

@@ -135,6 +135,8 @@ def test_a_config_survives_the_way_through_a_plain_dict() -> None:
         ({"env": {"workers": 2}}, True),
         ({"env": {"fast": False}}, True),
         ({"evaluation": {"workers": 2}}, True),
+        ({"network": {"options": {"embedding_size": None}}}, True),
+        ({"network": {"options": {"embedding_size": 8}}}, False),
         ({"agent": {"tau": 0.01}}, False),
         ({"env": {"options": {"reward_scale_spread": 1.0}}}, False),
         ({"total_env_steps": 5}, False),
@@ -143,6 +145,12 @@ def test_a_config_survives_the_way_through_a_plain_dict() -> None:
 )
 def test_the_identity_changes_exactly_when_a_result_can(change: dict[str, Any], same: bool) -> None:
     assert (RunConfig.from_dict(change).identity() == RunConfig().identity()) is same
+
+
+def test_a_network_without_options_is_described_as_before_there_were_any() -> None:
+    assert "options" not in RunConfig().essentials()["network"]
+    options = {"embedding_size": 8}
+    assert RunConfig.from_dict({"network": {"options": options}}).essentials()["network"]["options"] == options
 
 
 def test_stock_steps_are_refused_by_a_suite_that_has_no_faster_ones() -> None:

@@ -93,7 +93,7 @@ def test_the_number_of_workers_changes_no_number_of_a_run(tiny_config: MakeConfi
     series = []
     for workers in (None, 0, 2):
         config = tiny_config(env={**tasks, "workers": workers}, threads=1, run_dir=str(tmp_path / f"with-{workers}"))
-        series.append(task_series(read_metrics(run(config).folder), "train_critic_loss/"))
+        series.append(task_series(read_metrics(run(config).folder), "train_critic_loss"))
     for task, points in series[0].items():
         assert len(points) > 0
         assert all((points[:, 2] == other[task][:, 2]).all() for other in series[1:])

@@ -36,10 +36,10 @@ def test_evaluating_often_changes_nothing_of_what_the_weight_agent_saw_and_did(t
 
 def test_the_log_shows_weights_gaps_and_what_the_agent_learnt(trained: Callable[..., Result]) -> None:
     metrics = read_metrics(trained().folder)
-    for tag in ("balancer_weight/", "balancer_weight_actor/", "balancer_gap/"):
+    for tag in ("balancer_weight", "balancer_weight_actor", "balancer_gap"):
         series = task_series(metrics, tag)
         assert len(series) == 4 and all(len(points) > 5 for points in series.values()), tag
-    gaps = task_series(metrics, "balancer_gap/")["point-0"][:, 2]
+    gaps = task_series(metrics, "balancer_gap")["point-0"][:, 2]
     assert ((gaps >= 0) & (gaps <= 1)).all()
     last = {key: value for line in metrics for key, value in line.items() if key.startswith("train/critic_balancer.")}
     report = ("agent_reward", "agent_critic_loss", "agent_value", "exploration", "weight_progress_correlation")

@@ -151,7 +151,7 @@ def test_the_learning_rate_falls_in_a_straight_line_to_its_final_value(tiny_conf
 def test_two_runs_with_one_seed_measure_the_same(finished: Result, tmp_path: Path) -> None:
     values = RunFolder.existing(finished.folder).config().to_dict()
     again = run(RunConfig.from_dict({**values, "runs_dir": str(tmp_path)}))
-    series = [task_series(read_metrics(r.folder), "train_critic_loss/") for r in (finished, again)]
+    series = [task_series(read_metrics(r.folder), "train_critic_loss") for r in (finished, again)]
     for task in TASKS:
         assert np.array_equal(series[0][task][:, 2], series[1][task][:, 2])
 
