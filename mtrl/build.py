@@ -84,6 +84,7 @@ def _policy_options(config: RunConfig) -> dict[str, Any]:
         "hidden_sizes": list(network.hidden_sizes),
         "actor_hidden_sizes": None if own is None else list(own),
         "network_kwargs": dict(network.options),
+        "task_embeddings": network.task_embeddings,
         "critic_layer_norm": agent.critic_layer_norm,
         "actor_layer_norm": agent.actor_layer_norm,
         "log_std": agent.log_std,

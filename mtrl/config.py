@@ -21,6 +21,7 @@ from envs import list_suites, make_suite
 from mtrl.errors import ConfigError, nearest
 from mtrl.network_options import checked_options
 from mtrl.schema import Amount, Choice, Count, Fraction, NotNegative, Positive, Range, parse
+from mtrl.task_embeddings import TaskEmbeddings, read_task_embeddings
 from mtrl.weight_schedule import WeightSchedule, read_schedule
 
 if TYPE_CHECKING:
@@ -144,6 +145,8 @@ class NetworkConfig:
     :param hidden_sizes: width of every hidden layer; of bronet, one residual block for each
     :param actor_hidden_sizes: those of the actor; None gives it the critics'
     :param task_id: how the network is told which task it is in
+    :param task_embeddings: an ``.npy`` file with one row of numbers for each task, which are told to the networks in
+        place of a one-hot; its numbers become part of the config
     :param options: further options of the architecture; None is its default
     """
 
@@ -151,6 +154,7 @@ class NetworkConfig:
     hidden_sizes: tuple[Count, ...] = (400, 400, 400)
     actor_hidden_sizes: tuple[Count, ...] | None = None
     task_id: Annotated[str, Choice(TASK_IDS)] = "one_hot"
+    task_embeddings: str | TaskEmbeddings | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -272,7 +276,14 @@ class RunConfig:
         _check_name("env.suite", config.env.suite, list_suites())
         _check_name("network.name", config.network.name, NETWORKS)
         options = checked_options(config.network.name, config.network.options)
-        config = replace(config, network=replace(config.network, options=options))
+        embeddings = config.network.task_embeddings
+        if isinstance(embeddings, str):
+            embeddings = read_task_embeddings(embeddings)
+        config = replace(config, network=replace(config.network, options=options, task_embeddings=embeddings))
+        if embeddings is not None and len(embeddings) != (tasks := config.make_suite().num_tasks):
+            raise ConfigError(
+                f"network.task_embeddings must have one row for each of {tasks} tasks, found {len(embeddings)} rows."
+            )
         for name in filter(None, (config.balancer.name, config.balancer.actor)):
             _check_balancer(name)
         for name in ("hidden_sizes", "actor_hidden_sizes"):
@@ -329,6 +340,8 @@ class RunConfig:
         del values["agent"]["max_skipped_updates"]
         if not self.network.options:  # as in the runs of versions that had none, which keep their identity
             del values["network"]["options"]
+        if self.network.task_embeddings is None:
+            del values["network"]["task_embeddings"]
         return values
 
     def identity(self) -> str:

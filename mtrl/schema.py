@@ -171,6 +171,8 @@ def _fits(kind: type, value: Any) -> bool:
         return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if kind is float:
         return isinstance(value, (int, float)) and math.isfinite(value)
+    if get_origin(kind) is tuple:
+        return isinstance(value, (list, tuple))
     return isinstance(value, kind)
 
 
@@ -178,4 +180,4 @@ def _describe(option: Any) -> str:
     if get_origin(option) is Annotated:
         base, limit = get_args(option)[:2]
         return str(limit) if isinstance(limit, Choice) else f"{_KINDS[base]} {limit}"
-    return _KINDS[option]
+    return _KINDS[get_origin(option) or option]

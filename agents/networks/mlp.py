@@ -46,7 +46,7 @@ class MLP(TaskNetwork):
         refuse_bad_widths(hidden_sizes)
         if head_scale < 0:
             raise ConfigurationError(f"head_scale must be at least 0, found {head_scale:g}.")
-        common = {"task_id": task_id, "layer_norm": layer_norm}
+        common: dict[str, Any] = {"task_id": task_id, "layer_norm": layer_norm}
         if match is not None:
             make = partial(type(self), embedding_size=embedding_size, **common)
             own = {} if tuple(hidden_sizes) == HIDDEN_SIZES else {"hidden_sizes": tuple(hidden_sizes)}

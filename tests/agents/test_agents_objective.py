@@ -12,6 +12,7 @@ from agents.precision import autocast
 from agents.updates import actor_losses, critic_losses, critic_target
 
 TASKS, STATE, ACTION = 3, 4, 2
+ROUTER = {"embedding_size": 7, "routing_width": 6, "encoder_width": 9}
 NETWORKS = {
     "mlp": {},
     "multihead": {},
@@ -22,6 +23,16 @@ NETWORKS = {
     "bronet": {},
     "mlp categorical": {},
     "bronet categorical embedding": {"task_id": "embedding", "embedding_size": 3},
+    "soft_modules": {"num_modules": 3, **ROUTER},
+    "soft_modules LayerNorm categorical": {"layer_norm": True, **ROUTER},
+    "paco": {"parameter_sets": 3},
+    "paco LayerNorm embedding": {"layer_norm": True, "task_id": "embedding"},
+    "moore": {"experts": 3},
+    "moore LayerNorm categorical": {"experts": 2, "layer_norm": True},
+    "care": {"experts": 3, "encoder_width": 6, "embedding_size": 5},
+    "care LayerNorm": {"experts": 2, "encoder_width": 6, "embedding_size": 5, "layer_norm": True},
+    "film": {"encoder_width": 6, "embedding_size": 5},
+    "film LayerNorm embedding": {"encoder_width": 6, "embedding_size": 5, "layer_norm": True, "task_id": "embedding"},
 }
 ATOMS = 7
 networks = pytest.mark.parametrize("network", NETWORKS)
