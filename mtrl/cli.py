@@ -235,9 +235,19 @@ def _balancers() -> Listing:
 
 def _networks() -> Listing:
     from agents.networks import NETWORKS
+    from agents.networks.matching import metaworld_parameter_counts
 
-    rows = [[network.name, network.summary, ", ".join(sorted(network.options)) or "-"] for network in NETWORKS.listed()]
-    return ["network", "what it is", "options"], rows
+    counts = {name: metaworld_parameter_counts(name) for name in NETWORKS}
+    rows = [
+        [
+            network.name,
+            network.summary,
+            ", ".join(sorted(network.options)) or "-",
+            *(f"{count:,}" for count in counts[network.name].values()),
+        ]
+        for network in NETWORKS.listed()
+    ]
+    return ["network", "what it is", "options", *(f"parameters, {side}" for side in counts["mlp"])], rows
 
 
 def _suites() -> Listing:

@@ -14,7 +14,7 @@ from agents.networks.base import (
     refuse_few,
     told_encoding,
 )
-from agents.networks.layers import EnsembleLinear, relu, stack
+from agents.networks.layers import EnsembleLinear, exactly, relu, stack
 from agents.networks.mixing import mix
 from agents.networks.registry import register_network
 
@@ -85,8 +85,9 @@ class CARE(TaskNetwork):
 
     def features(self, inputs: Tensor, task: Tensor) -> Tensor:
         groups, samples = inputs.shape[:2]
-        embedding = self.embedding(relu(self.table(self.task_code(task))))  # [E, G, D]
-        shares = (self.attention(embedding) / self.temperature).softmax(-1).unsqueeze(2)  # [E, G, 1, M]
+        with exactly(inputs):
+            embedding = self.embedding(relu(self.table(self.task_code(task))))  # [E, G, D]
+            shares = (self.attention(embedding) / self.temperature).softmax(-1).unsqueeze(2)  # [E, G, 1, M]
         encoded = self.encoders(self.samples(inputs, self.experts_per_member))  # [E M, N, D]
         mixed = mix(shares, encoded.view(len(encoded), groups, -1)).view(self.members, groups, samples, -1)
         told = embedding.unsqueeze(2).expand(-1, -1, samples, -1).to(mixed.dtype)

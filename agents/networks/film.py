@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.networks.base import NetworkShape, TaskNetwork, refuse_bad_sizes, refuse_bad_widths, told_encoding
-from agents.networks.layers import EnsembleLinear, relu, stack
+from agents.networks.layers import EnsembleLinear, exactly, relu, stack
 from agents.networks.registry import register_network
 
 
@@ -66,8 +66,9 @@ class FiLM(TaskNetwork):
 
     def features(self, inputs: Tensor, task: Tensor) -> Tensor:
         samples = inputs.shape[1]
-        row = relu(self.table(self.task_code(task)))  # [E, G, D]
-        pairs = self.scaling(row).unflatten(-1, (-1, 2)).repeat_interleave(samples, dim=1)  # [E, N, layers, 2]
+        with exactly(inputs):
+            row = relu(self.table(self.task_code(task)))  # [E, G, D]
+            pairs = self.scaling(row).unflatten(-1, (-1, 2)).repeat_interleave(samples, dim=1)  # [E, N, layers, 2]
         hidden = self.samples(inputs)
         for place, layer in enumerate(self.encoder):
             scale, shift = pairs[:, :, place].to(hidden.dtype).chunk(2, -1)

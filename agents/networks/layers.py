@@ -144,15 +144,26 @@ class ComposedLinear(GroupedLayer):
 
     def forward(self, inputs: Tensor, mixture: Tensor) -> Tensor:
         """``[E, G, B, F]`` and ``mixture [E, G, S] -> [E, G, B, O]``."""
-        if self.weight.ndim == 4:
-            keep_factors = getattr(self.weight, "keep_factors", None)
-            offset = (mixture.unsqueeze(-2) @ self.bias.transpose(0, 1).to(mixture.dtype)).to(inputs.dtype)
-            return GroupedComposition.apply(inputs, mixture, self.weight, keep_factors) + offset
-        offset = torch.bmm(mixture, self.bias.to(mixture.dtype)).unsqueeze(-2)
-        if inputs.shape[2] < mixture.shape[2]:
-            rows = spread_over_sets(inputs, mixture)
-            return torch.bmm(rows, self.weight).view(*inputs.shape[:3], -1) + offset
-        return inputs @ composed(mixture, self.weight) + offset
+        grouped = self.weight.ndim == 4
+        # Composed in the precision of the weights: rounding the shares would move all samples of a task alike.
+        with exactly(inputs):
+            bias = self.bias.transpose(0, 1) if grouped else self.bias.unsqueeze(1)
+            offset = mixture.unsqueeze(-2) @ bias  # [E, G, 1, O]
+            few = not grouped and inputs.shape[2] < mixture.shape[2]
+            weight = self.weight if grouped or few else composed(mixture, self.weight)
+        if grouped:
+            keep_factors = getattr(weight, "keep_factors", None)
+            outputs = GroupedComposition.apply(inputs, mixture, weight, keep_factors)
+        elif few:
+            outputs = torch.bmm(spread_over_sets(inputs, mixture), weight).view(*inputs.shape[:3], -1)
+        else:
+            outputs = inputs @ weight
+        return outputs + offset.to(outputs.dtype)
+
+
+def exactly(like: Tensor) -> torch.autocast:
+    """Context in which nothing is rounded to bfloat16, for what is cheap, because it is computed once for a task."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def composed(mixture: Tensor, weight: Tensor) -> Tensor:
@@ -173,29 +184,25 @@ class GroupedComposition(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, mixture: Tensor, weight: Tensor, keep_factors: Any = None) -> Tensor:
         precision = product_precision(weight)
-        rows, shares, shared = inputs.to(precision), mixture.to(precision), weight[0].to(precision)
-        of_tasks = composed(shares, shared)
-        ctx.save_for_backward(rows, shares, shared, of_tasks)
-        ctx.precisions, ctx.keep_factors = (inputs.dtype, mixture.dtype, weight.dtype), keep_factors
+        rows, shared = inputs.to(precision), weight[0]
+        with exactly(inputs):
+            of_tasks = composed(mixture, shared).to(precision)
+        ctx.save_for_backward(rows, mixture, shared, of_tasks)
+        ctx.precision, ctx.keep_factors = inputs.dtype, keep_factors
         return rows @ of_tasks
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
-        rows, shares, shared, of_tasks = ctx.saved_tensors
-        members, groups, sets = shares.shape
-        for_inputs = (gradient @ of_tasks.mT).to(ctx.precisions[0]) if ctx.needs_input_grad[0] else None
+        rows, mixture, shared, of_tasks = ctx.saved_tensors
+        members, groups, sets = mixture.shape
+        for_inputs = (gradient @ of_tasks.mT).to(ctx.precision) if ctx.needs_input_grad[0] else None
         for_composed = (rows.mT @ gradient).flatten(2)  # [E, K, F O]
-        for_mixture = torch.bmm(for_composed, shared.view(members, sets, -1).mT).to(ctx.precisions[1])
+        for_mixture = torch.bmm(for_composed.to(shared.dtype), shared.view(members, sets, -1).mT)
         if ctx.keep_factors is not None:
-            ctx.keep_factors(spread_over_sets(rows, shares), gradient.flatten(1, 2))
+            ctx.keep_factors(spread_over_sets(rows, mixture).to(rows.dtype), gradient.flatten(1, 2))
             return for_inputs, for_mixture, None, None
-        for_weight = shares.unsqueeze(-1) * for_composed.unsqueeze(-2)  # [E, K, S, F O]
-        return (
-            for_inputs,
-            for_mixture,
-            for_weight.view(members, groups, *shared.shape[1:]).transpose(0, 1).to(ctx.precisions[2]),
-            None,
-        )
+        for_weight = mixture.unsqueeze(-1) * for_composed.unsqueeze(-2)  # [E, K, S, F O]
+        return for_inputs, for_mixture, for_weight.view(members, groups, *shared.shape[1:]).transpose(0, 1), None
 
 
 class EnsembleLayerNorm(GroupedLayer):

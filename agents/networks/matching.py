@@ -12,6 +12,7 @@ from agents.networks.base import NetworkShape, TaskNetwork
 from agents.networks.registry import make_network, options_of
 
 WIDEST = 2**16
+STATES, ACTIONS = 39, 4  # of Meta-World
 
 
 def parameter_count(make: Callable[..., nn.Module], shape: NetworkShape, **options: Any) -> int:
@@ -31,6 +32,17 @@ def network_parameter_count(name: str, shape: NetworkShape, **options: Any) -> i
         return make_network(name, shape, **options)
 
     return parameter_count(make, shape, **options)
+
+
+def metaworld_parameter_counts(name: str) -> dict[str, int]:
+    """Parameters of an architecture with its default options, as the actor and as the twin critics of MT10 and MT50."""
+    found = {}
+    for num_tasks in (10, 50):
+        actor = NetworkShape(STATES, 2 * ACTIONS, num_tasks, 1, torch.Generator())
+        critics = NetworkShape(STATES + ACTIONS, 1, num_tasks, 2, torch.Generator())
+        found[f"MT{num_tasks} actor"] = network_parameter_count(name, actor)
+        found[f"MT{num_tasks} critics"] = network_parameter_count(name, critics)
+    return found
 
 
 def matched_widths(

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from agents.errors import ConfigurationError
 from agents.networks.base import NetworkShape, TaskNetwork, refuse_bad_widths, refuse_few, told_encoding
-from agents.networks.layers import EnsembleLinear, TaskHeads, stack
+from agents.networks.layers import EnsembleLinear, TaskHeads, exactly, stack
 from agents.networks.mixing import gram_schmidt, mix
 from agents.networks.registry import register_network
 
@@ -63,7 +63,9 @@ class MOORE(TaskNetwork):
         outputs = self.trunk(self.samples(inputs, self.experts_per_member))  # [E M, N, H]
         basis = gram_schmidt(outputs.unflatten(0, (self.members, -1)))
         by_task = basis.flatten(0, 1).view(len(outputs), groups, -1)  # [E M, G, B H]
-        mixed = mix(self.mixture(self.task_code(task)).unsqueeze(2), by_task)
+        with exactly(inputs):
+            shares = self.mixture(self.task_code(task))  # [E, G, M]
+        mixed = mix(shares.unsqueeze(2), by_task)
         return mixed.view(self.members, groups * samples, -1).tanh()
 
     def apply_head(self, features: Tensor, task: Tensor) -> Tensor:

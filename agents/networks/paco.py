@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from agents.networks.base import NetworkShape, TaskNetwork, refuse_bad_widths, refuse_few, told_encoding
-from agents.networks.layers import ComposedLinear, EnsembleLayerNorm, EnsembleLinear, ReLU
+from agents.networks.layers import ComposedLinear, EnsembleLayerNorm, EnsembleLinear, ReLU, exactly
 from agents.networks.registry import register_network
 
 
@@ -55,11 +55,16 @@ class PaCo(TaskNetwork):
 
     def features(self, inputs: Tensor, task: Tensor) -> Tensor:
         groups, samples = inputs.shape[:2]
-        mixture = self.mixture(self.task_code(task))
+        mixture = self.shares(task)
         hidden = inputs.expand(self.members, -1, -1, -1)
         for layer, norm in zip(self.layers, self.norms, strict=True):
             hidden = self.relu(norm(layer(hidden, mixture).flatten(1, 2))).view(self.members, groups, samples, -1)
         return hidden
 
     def apply_head(self, features: Tensor, task: Tensor) -> Tensor:
-        return self.head(features, self.mixture(self.task_code(task)))
+        return self.head(features, self.shares(task))
+
+    def shares(self, task: Tensor) -> Tensor:
+        """Of the parameter sets in every task's parameters: ``[G] -> [E, G, S]``."""
+        with exactly(task):
+            return self.mixture(self.task_code(task))

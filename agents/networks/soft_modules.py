@@ -14,7 +14,7 @@ from agents.networks.base import (
     refuse_few,
     told_encoding,
 )
-from agents.networks.layers import EnsembleLayerNorm, EnsembleLinear, ReLU, relu, stack
+from agents.networks.layers import EnsembleLayerNorm, EnsembleLinear, ReLU, exactly, relu, stack
 from agents.networks.mixing import mix
 from agents.networks.registry import register_network
 
@@ -104,7 +104,9 @@ class SoftModules(TaskNetwork):
     def features(self, inputs: Tensor, task: Tensor) -> Tensor:
         groups, samples = inputs.shape[:2]
         state = self.state(self.samples(inputs))  # [E, N, D]
-        joined = state.view(self.members, groups, samples, -1) * self.task(self.task_code(task)).unsqueeze(2)
+        with exactly(inputs):
+            code = self.task(self.task_code(task)).unsqueeze(2)  # [E, G, 1, D]
+        joined = state.view(self.members, groups, samples, -1) * code
         embedding = self.router(self.relu(joined).flatten(1, 2))
         # Of every member M copies, for its modules.
         hidden = relu(state).repeat_interleave(self.modules_per_layer, dim=0)  # [E M, N, D]

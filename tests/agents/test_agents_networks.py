@@ -243,7 +243,7 @@ def test_equal_generators_give_equal_networks():
 def test_a_network_says_what_it_is_and_what_a_user_can_set():
     record = NETWORKS["mlp"]
     assert record.summary == "Shared trunk and one shared head; the task is part of the input."
-    assert options_of("mlp") == {"hidden_sizes", "layer_norm", "task_id", "embedding_size", "head_scale"}
+    assert options_of("bronet") == {"hidden_sizes", "task_id", "embedding_size"}
 
 
 def test_a_name_is_taken_once():
