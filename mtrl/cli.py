@@ -235,9 +235,10 @@ def _balancers() -> Listing:
 
 def _networks() -> Listing:
     from agents.networks import NETWORKS
+    from mtrl.network_options import known_options
 
-    rows = [[network.name, network.summary, ", ".join(sorted(network.options)) or "-"] for network in NETWORKS.listed()]
-    return ["network", "what it is", "options"], rows
+    rows = [[one.name, one.summary, ", ".join(known_options(one.name)) or "-"] for one in NETWORKS.listed()]
+    return ["network", "what it is", "network.options"], rows
 
 
 def _suites() -> Listing:
