@@ -236,18 +236,19 @@ def _balancers() -> Listing:
 def _networks() -> Listing:
     from agents.networks import NETWORKS
     from agents.networks.matching import metaworld_parameter_counts
+    from mtrl.network_options import known_options
 
     counts = {name: metaworld_parameter_counts(name) for name in NETWORKS}
     rows = [
         [
-            network.name,
-            network.summary,
-            ", ".join(sorted(network.options)) or "-",
-            *(f"{count:,}" for count in counts[network.name].values()),
+            one.name,
+            one.summary,
+            ", ".join(known_options(one.name)) or "-",
+            *(f"{count:,}" for count in counts[one.name].values()),
         ]
-        for network in NETWORKS.listed()
+        for one in NETWORKS.listed()
     ]
-    return ["network", "what it is", "options", *(f"parameters, {side}" for side in counts["mlp"])], rows
+    return ["network", "what it is", "network.options", *(f"parameters, {side}" for side in counts["mlp"])], rows
 
 
 def _suites() -> Listing:
