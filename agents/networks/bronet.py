@@ -62,7 +62,7 @@ class BroNet(TaskNetwork):
             )
         width, members, generator = hidden_sizes[0], shape.members, shape.generator
         self.members = members
-        self.task_encoding = TaskEncoding(shape.num_tasks, task_id, embedding_size, generator)
+        self.task_encoding = TaskEncoding(shape.num_tasks, task_id, embedding_size, generator, shape.task_embeddings)
         features = shape.inputs + self.task_encoding.size
         self.trunk = nn.Sequential(
             EnsembleLinear(members, features, width, generator, orthogonal_gain=ORTHOGONAL_GAIN),
