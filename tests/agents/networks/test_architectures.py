@@ -205,22 +205,34 @@ def test_an_architecture_that_acts_by_the_task_must_be_told_of_it(agent_of, name
         agent_of(name, {"task_id": task_id})
 
 
-@every
-def test_a_file_whose_options_contradict_its_tensors_is_refused(agent_of, tmp_path, name):
-    path = tmp_path / "agent.zip"
-    agent = agent_of(name)
-    agent.save(path)
-    other = {**SMALL[name], **{option: value + 1 for option, value in SMALL[name].items()}}
+def with_options(path, options):
+    """An agent's file with other options of its network."""
     with zipfile.ZipFile(path) as archive:
         members = {member: archive.read(member) for member in archive.namelist()}
     data = json.loads(members["data"])
-    data["settings"]["policy_kwargs"]["network_kwargs"] = other
+    data["settings"]["policy_kwargs"]["network_kwargs"] = options
     members["data"] = json.dumps(data).encode()
     changed = io.BytesIO()
     with zipfile.ZipFile(changed, "w") as archive:
         for member, content in members.items():
             archive.writestr(member, content)
     path.write_bytes(changed.getvalue())
+
+
+@every
+def test_a_file_whose_options_contradict_its_tensors_is_refused(agent_of, tmp_path, name):
+    path = tmp_path / "agent.zip"
+    agent_of(name).save(path)
+    with_options(path, {option: value + 1 for option, value in SMALL[name].items()})
     for load in (load_policy, MTSAC.load):
         with pytest.raises(AgentFileError, match="does not fit"):
             load(path, device="cpu")
+
+
+@pytest.mark.parametrize(("name", "option"), [("soft_modules", "depth"), ("care", "encoder_depth")])
+def test_a_file_of_more_layers_than_anyone_means_is_refused(agent_of, tmp_path, name, option):
+    path = tmp_path / "agent.zip"
+    agent_of(name).save(path)
+    with_options(path, {**SMALL[name], option: 10**6})
+    with pytest.raises(AgentFileError, match=rf"'{option}' is 1e\+06, at most 100 makes sense"):
+        load_policy(path, device="cpu")
