@@ -44,6 +44,7 @@ lint: setup-dev ## check style and types
 docs: setup ## write the tables and the pages of methods from the registries
 	$(BIN)/python -m docs.tables
 	$(BIN)/python -m docs.methods.generate
+	$(BIN)/python -m docs.networks.generate
 
 bench: setup ## measure what docs/performance.md states
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 from stable_baselines3.common.utils import LinearSchedule
 
+from agents.arguments import LEARNING_RATE, AgentArguments
 from agents.balancing.task_gradients import JACOBIANS
 from agents.critics import CATEGORICAL_TARGETS, CRITICS, REDUCTIONS
 from agents.errors import ConfigurationError
@@ -19,8 +20,6 @@ from agents.precision import PRECISIONS
 from agents.reward_scale import REWARD_SCALES
 from agents.settings import (
     IN_POLICY,
-    LEARNING_RATE,
-    AgentArguments,
     AgentPreset,
     Amount,
     Auto,

@@ -25,6 +25,15 @@ from typing_extensions import Self
 
 from agents import tags
 from agents.algorithms import list_algorithms
+from agents.arguments import (
+    SESSION,
+    AgentArguments,
+    documentation_of,
+    refuse_bad_arguments,
+    refuse_unknown,
+    require_device,
+    signature_of,
+)
 from agents.errors import ConfigurationError
 from agents.files.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
 from agents.files.untrusted import load_optimizer, refuse_absurd, refuse_not_finite
@@ -33,16 +42,7 @@ from agents.policies import ActingPolicy, MultiTaskPolicy
 from agents.progress import TaskProgress
 from agents.randomness import Generators
 from agents.replay import TaskReplayBuffer
-from agents.settings import (
-    SESSION,
-    AgentArguments,
-    documentation_of,
-    hints,
-    refuse_bad_arguments,
-    refuse_unknown,
-    require_device,
-    signature_of,
-)
+from agents.settings import hints
 from agents.snapshot import copied, load_log_state, log_state
 
 # Attributes of SB3 that count, and that `learn` continues from.

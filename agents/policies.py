@@ -13,11 +13,11 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from agents.arguments import refuse_unknown
 from agents.critics import Value, make_value
 from agents.errors import ConfigurationError, unknown_name
 from agents.networks import NetworkShape, TaskNetwork, make_network, options_of
 from agents.networks.layers import EMBEDDING_SIZE, TaskEncoding
-from agents.settings import refuse_unknown
 from agents.signatures import signature_with
 
 LOG_STD_RANGES = {"clamp": (-20.0, 2.0), "tanh": (-10.0, 2.0)}
@@ -110,7 +110,7 @@ class PolicySettings:
 
     :param network: architecture of actor and critics, by registered name
     :param task_id: what the networks are told about the task: ``one_hot``; ``embedding``, learned by actor and critics
-        each for itself; ``critic_embedding``, learned by the critics and read by the actor; or ``none``
+        each for itself; ``critic_embedding``, learned by the critics and read by the actor; ``given``; or ``none``
     :param hidden_sizes: widths of the critics, and of the actor where it has none of its own
     :param actor_hidden_sizes: widths of the actor
     :param actor_layer_norm: layer normalisation in the actor, where the architecture leaves the choice
@@ -121,6 +121,7 @@ class PolicySettings:
     :param ensemble_reduction: one value of the E critics, for targets and actor: their ``min`` or their ``mean``
     :param num_critics: E
     :param network_kwargs: further options of the architecture
+    :param task_embeddings: what is ``given``, ``[K, n]``; with them, ``given`` takes the place of ``one_hot``
     """
 
     network: str = "mlp"
@@ -135,10 +136,13 @@ class PolicySettings:
     ensemble_reduction: str = "min"
     num_critics: int = 2
     network_kwargs: Mapping[str, Any] | None = None
+    task_embeddings: Sequence[Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
         if self.num_critics < 1:
             raise ConfigurationError(f"num_critics must be at least 1, found {self.num_critics}.")
+        if self.task_embeddings is not None and self.task_id not in ("one_hot", "given"):
+            raise ConfigurationError(f"task_embeddings are for task_id='given', found task_id='{self.task_id}'.")
 
     @property
     def shares_embedding(self) -> bool:
@@ -150,15 +154,20 @@ class PolicySettings:
         """Size of what the actor reads of the critics' task embedding."""
         return dict(self.network_kwargs or {}).get("embedding_size", EMBEDDING_SIZE) if self.shares_embedding else 0
 
+    @property
+    def _told(self) -> str:
+        """What task_id is to a network."""
+        return self.task_id if self.task_embeddings is None else "given"
+
     def actor_network(self, shape: NetworkShape) -> TaskNetwork:
         """The network of an actor."""
         sizes = self.hidden_sizes if self.actor_hidden_sizes is None else self.actor_hidden_sizes
-        task_id = "none" if self.shares_embedding else self.task_id
+        task_id = "none" if self.shares_embedding else self._told
         return self._network(shape, sizes, task_id, layer_norm=self.actor_layer_norm, head_scale=ACTOR_HEAD_SCALE)
 
     def critic_network(self, shape: NetworkShape) -> TaskNetwork:
         """The networks of E critics."""
-        task_id = "embedding" if self.shares_embedding else self.task_id
+        task_id = "embedding" if self.shares_embedding else self._told
         return self._network(shape, self.hidden_sizes, task_id, layer_norm=self.critic_layer_norm)
 
     def value(self) -> Value:
@@ -205,14 +214,17 @@ class MultiTaskPolicy(BasePolicy):
         self.action_size = action_space.shape[0]
         self.generator = generator or torch.Generator().manual_seed(0)
         inputs = self.state_size + chosen.shared_size
-        network = chosen.actor_network(NetworkShape(inputs, 2 * self.action_size, num_tasks, 1, self.generator))
+        network = chosen.actor_network(self._shape(chosen, inputs, 2 * self.action_size, members=1))
         encoding = self._add_critics(chosen)
         self.actor = Actor(network, chosen.log_std, encoding)
 
     def _make_critic(self, chosen: PolicySettings) -> Critic:
         value, inputs = chosen.value(), self.state_size + self.action_size
-        shape = NetworkShape(inputs, value.outputs, self.num_tasks, chosen.num_critics, self.generator)
+        shape = self._shape(chosen, inputs, value.outputs, chosen.num_critics)
         return Critic(chosen.critic_network(shape), value)
+
+    def _shape(self, chosen: PolicySettings, inputs: int, outputs: int, members: int) -> NetworkShape:
+        return NetworkShape(inputs, outputs, self.num_tasks, members, self.generator, chosen.task_embeddings)
 
     def _add_critics(self, chosen: PolicySettings) -> TaskEncoding | None:
         """Build the critics; returns their task encoding if the actor shares it."""

@@ -3,12 +3,13 @@
 import argparse
 from collections.abc import Callable
 
-from benchmarks import checkpoint, env_steps, footprint, jacobian, pipeline, scheduling, update
+from benchmarks import checkpoint, env_steps, footprint, jacobian, networks, pipeline, scheduling, update
 from benchmarks.timing import machine
 
 REPORTS: dict[str, Callable[[], str]] = {
     "update": update.report,
     "jacobian": jacobian.report,
+    "networks": networks.report,
     "scheduling": scheduling.report,
     "env_steps": lambda: env_steps.table(env_steps.measure()),
     "footprint": footprint.report,

@@ -6,6 +6,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,14 +37,23 @@ class Contest:
     :param num_tasks: K
     :param samples: B
     :param hidden_sizes: widths of the critics
+    :param network: their architecture
+    :param options: its further options
     """
 
-    def __init__(self, num_tasks: int, samples: int, hidden_sizes: Sequence[int] = (400, 400, 400)) -> None:
+    def __init__(
+        self,
+        num_tasks: int,
+        samples: int,
+        hidden_sizes: Sequence[int] = (400, 400, 400),
+        network: str = "mlp",
+        **options: Any,
+    ) -> None:
         generator = torch.Generator().manual_seed(0)
         normal = partial(torch.randn, generator=generator)
         shape = NetworkShape(STATES + ACTIONS, 1, num_tasks, members=2, generator=generator)
-        network = make_network("mlp", shape, hidden_sizes=tuple(hidden_sizes))
-        self.critic = Critic(network, ScalarValue())
+        made = make_network(network, shape, hidden_sizes=tuple(hidden_sizes), **options)
+        self.critic = Critic(made, ScalarValue())
         self.batch = (
             normal(num_tasks, samples, STATES),
             normal(num_tasks, samples, ACTIONS).tanh(),

@@ -24,20 +24,26 @@ class Timing:
     ratio: float
 
 
-def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2) -> list[Timing]:
+def take_turns(
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Timing]:
     """Time every contender once in each round; the first contender is the baseline.
 
     :param contenders: calls by name
     :param rounds: turns of each that count
     :param warmup: turns before them that do not
+    :param clock: seconds; ``time.process_time`` counts this process alone
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(warmup + rounds):
         for name, call in contenders.items():
-            began = time.perf_counter()
+            began = clock()
             call()
             if turn >= warmup:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(clock() - began)
     baseline = next(iter(seconds.values()))
     return [
         Timing(name, statistics.median(mine), statistics.median(a / b for a, b in zip(mine, baseline, strict=True)))

@@ -5,7 +5,7 @@ A table stands between ``<!-- table: name -->`` and ``<!-- end of table -->``; a
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +28,7 @@ from agents.settings import (
 )
 from agents.tags import MEANINGS
 from envs import list_suites
+from mtrl.network_options import known_options
 from mtrl.pretrained import list_pretrained, pretrained_policy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,15 +41,19 @@ def _markdown(header: list[str], rows: list[list[str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "-"
+
+
 def suites() -> str:
     """Every suite with one line about it."""
     return _markdown(["`env=`", "suite"], [[f"`{name}`", line] for name, line in list_suites().items()])
 
 
 def networks() -> str:
-    """Every network with the first line of its docstring."""
-    rows = [[f"`{network.name}`", network.summary] for network in NETWORKS.listed()]
-    return _markdown(["`network=`", "architecture"], rows)
+    """Every network with the first line of its docstring, and its options."""
+    rows = [[f"`{one.name}`", one.summary, _names(known_options(one.name))] for one in NETWORKS.listed()]
+    return _markdown(["`network=`", "architecture", "`network.options.`"], rows)
 
 
 def balancers() -> str:
@@ -59,7 +64,7 @@ def balancers() -> str:
             record.family,
             record.cost,
             record.summary,
-            ", ".join(f"`{option}`" for option in sorted(record.options)) or "-",
+            _names(sorted(record.options)),
             record.paper,
         ]
         for record in list_balancers()
@@ -79,7 +84,7 @@ def balancers_by_family() -> str:
 
 def metrics() -> str:
     """Every metric that is logged, with what it means."""
-    rows = [[", ".join(f"`{tag}`" for tag in tags), meaning] for tags, meaning in MEANINGS.items()]
+    rows = [[_names(tags), meaning] for tags, meaning in MEANINGS.items()]
     return _markdown(["tag", "meaning"], rows)
 
 

@@ -58,6 +58,7 @@ def _network_options(config: RunConfig) -> dict[str, Any]:
         "hidden_sizes": list(network.hidden_sizes),
         "actor_hidden_sizes": None if own is None else list(own),
         "network_kwargs": dict(network.options),
+        "task_embeddings": network.task_embeddings,
     }
 
 

@@ -235,9 +235,20 @@ def _balancers() -> Listing:
 
 def _networks() -> Listing:
     from agents.networks import NETWORKS
+    from agents.networks.matching import metaworld_parameter_counts
+    from mtrl.network_options import known_options
 
-    rows = [[network.name, network.summary, ", ".join(sorted(network.options)) or "-"] for network in NETWORKS.listed()]
-    return ["network", "what it is", "options"], rows
+    counts = {name: metaworld_parameter_counts(name) for name in NETWORKS}
+    rows = [
+        [
+            one.name,
+            one.summary,
+            ", ".join(known_options(one.name)) or "-",
+            *(f"{count:,}" for count in counts[one.name].values()),
+        ]
+        for one in NETWORKS.listed()
+    ]
+    return ["network", "what it is", "network.options", *(f"parameters, {side}" for side in counts["mlp"])], rows
 
 
 def _suites() -> Listing:

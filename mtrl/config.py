@@ -29,6 +29,7 @@ from envs import list_suites, make_suite
 from mtrl.errors import ConfigError, nearest
 from mtrl.network_options import checked_options
 from mtrl.schema import parse
+from mtrl.task_embeddings import TaskEmbeddings, read_task_embeddings
 from mtrl.weight_schedule import WeightSchedule, read_schedule
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class NetworkConfig:
     :param hidden_sizes: width of every hidden layer; of bronet, one residual block for each
     :param actor_hidden_sizes: those of the actor; None gives it the critics'
     :param task_id: how the network is told which task it is in
+    :param task_embeddings: an ``.npy`` file with one row of numbers for each task, which are told to the networks in
+        place of a one-hot; its numbers become part of the config
     :param options: further options of the architecture; None is its default
     """
 
@@ -79,6 +82,7 @@ class NetworkConfig:
     hidden_sizes: tuple[Count, ...] = (400, 400, 400)
     actor_hidden_sizes: tuple[Count, ...] | None = None
     task_id: Annotated[str, Choice(TASK_IDS)] = "one_hot"
+    task_embeddings: Annotated[str | TaskEmbeddings | None, Later()] = None
     options: Annotated[dict[str, Any], Later()] = field(default_factory=dict)
 
 
@@ -206,7 +210,14 @@ class RunConfig:
         _check_name("env.suite", config.env.suite, list_suites())
         _check_name("network.name", config.network.name, NETWORKS)
         options = checked_options(config.network.name, config.network.options)
-        config = replace(config, network=replace(config.network, options=options))
+        embeddings = config.network.task_embeddings
+        if isinstance(embeddings, str):
+            embeddings = read_task_embeddings(embeddings)
+        config = replace(config, network=replace(config.network, options=options, task_embeddings=embeddings))
+        if embeddings is not None and len(embeddings) != (tasks := config.make_suite().num_tasks):
+            raise ConfigError(
+                f"network.task_embeddings must have one row for each of {tasks} tasks, found {len(embeddings)} rows."
+            )
         for name in filter(None, (config.balancer.name, config.balancer.actor)):
             _check_balancer(name)
         for name in ("hidden_sizes", "actor_hidden_sizes"):

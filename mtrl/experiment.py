@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents import ConfigurationError, NonFiniteUpdate
+from agents.arguments import require_device
 from agents.multitask import MultiTaskAlgorithm
-from agents.settings import require_device
 from envs import EnvironmentFault, MultiTaskVecEnv, SuiteError, TaskSuite
 from mtrl.build import Evaluator, make_agent, make_training_env, use_threads
 from mtrl.callbacks import EvaluationCallback, Every, MetricsCallback, in_order

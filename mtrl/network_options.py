@@ -16,14 +16,17 @@ _SETTINGS = {
 }
 
 
+def known_options(network: str) -> list[str]:
+    """What ``network.options`` may set of a registered network."""
+    return sorted(NETWORKS[network].options - _SETTINGS.keys())
+
+
 def checked_options(network: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a registered network; None leaves one at its default.
 
     :raises ConfigError: for an option that it does not have, that is a setting, or that is of another type
     """
-    record = NETWORKS[network]
-    known = sorted(record.options - _SETTINGS.keys())
-    parameters = inspect.signature(record.make).parameters
+    known, parameters = known_options(network), inspect.signature(NETWORKS[network].make).parameters
     checked: dict[str, Any] = {}
     for name, value in options.items():
         if name in _SETTINGS:

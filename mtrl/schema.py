@@ -123,4 +123,6 @@ def _fits(kind: type, value: Any) -> bool:
         return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if kind is float:
         return isinstance(value, (int, float)) and math.isfinite(value)
+    if get_origin(kind) is tuple:
+        return isinstance(value, (list, tuple))
     return isinstance(value, kind)

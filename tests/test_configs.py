@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
@@ -211,6 +213,76 @@ def test_options_of_a_network_reach_actor_and_critics(overrides: list[str]) -> N
     for network in (agent.actor.network, agent.critic.network):
         assert network.task_encoding.size == 7  # type: ignore[union-attr]
     env.close()
+
+
+@pytest.mark.parametrize("name", ["soft_modules", "paco", "moore", "care", "film"])
+def test_a_matched_mlp_is_one_command_away(name: str) -> None:
+    counts = []
+    for choice in ([f"network={name}"], ["network=mlp", f"network.options.match={name}"]):
+        config = config_of("env=pointmass", *choice, "network.hidden_sizes=[64,64]")
+        env = make_training_env(config, config.make_suite())
+        agent = make_agent(config, env)
+        counts.append([sum(value.numel() for value in side.parameters()) for side in (agent.actor, agent.critic)])
+        env.close()
+    assert counts[1] == pytest.approx(counts[0], rel=0.03)
+
+
+def test_options_of_the_matched_architecture_come_from_the_command_line() -> None:
+    options = ["network.options.match=paco", "network.options.match_options.parameter_sets=20"]
+    config = config_of("env=pointmass", "network=mlp", *options)
+    assert config.network.options == {"match": "paco", "match_options": {"parameter_sets": 20}}
+
+
+def test_the_published_sizes_are_the_defaults() -> None:
+    config = config_of("env=mt10", "network=soft_modules", "network.options.num_modules=4", "network.options.depth=4")
+    assert config.network.hidden_sizes == (256, 256)
+    assert config.network.options == {"num_modules": 4, "depth": 4}
+
+
+def write_rows(path: Path, rows: object) -> str:
+    np.save(path, np.asarray(rows))
+    return f"network.task_embeddings={path}"
+
+
+@pytest.mark.parametrize("name", ["care", "film", "mlp", "soft_modules"])
+def test_task_embeddings_of_a_file_become_part_of_the_config(tmp_path: Path, name: str) -> None:
+    rows = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    setting = write_rows(tmp_path / "rows.npy", rows)
+    config = config_of("env=pointmass", f"network={name}", setting, "network.hidden_sizes=[16,16]")
+    (tmp_path / "rows.npy").unlink()
+    assert RunConfig.from_dict(config.to_dict()) == config
+    env = make_training_env(config, config.make_suite())
+    agent = make_agent(config, env)
+    for network in (agent.actor.network, agent.critic.network):
+        assert torch.equal(network.task_encoding.table, torch.from_numpy(rows))  # type: ignore[union-attr,arg-type]
+    env.close()
+
+
+def test_runs_with_and_without_task_embeddings_differ_and_older_ones_keep_their_identity(tmp_path: Path) -> None:
+    plain = config_of("env=pointmass")
+    assert "task_embeddings" not in plain.essentials()["network"]
+    given = config_of("env=pointmass", write_rows(tmp_path / "rows.npy", np.ones((4, 2))))
+    assert given.identity() != plain.identity()
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (np.ones((3, 2)), "must have one row for each of 4 tasks, found 3 rows"),
+        (np.full((4, 2), np.nan), "must be finite numbers, row 0 of .* has others"),
+        (np.ones(4), r"must hold numbers \[K, n\], .* holds float64 \[4\]"),
+        (np.array([["a"], ["b"], ["c"], ["d"]]), "must hold numbers"),
+        (np.array([[None]] * 4), "must be an .npy file of numbers, .* is none"),
+    ],
+)
+def test_a_file_that_holds_no_task_embeddings_is_refused(tmp_path: Path, rows: object, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=f"network.task_embeddings {sentence}"):
+        config_of("env=pointmass", write_rows(tmp_path / "rows.npy", rows))
+
+
+def test_a_file_of_task_embeddings_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must be an .npy file, .*: No such file or directory"):
+        config_of("env=pointmass", f"network.task_embeddings={tmp_path / 'none.npy'}")
 
 
 def test_an_option_that_is_null_is_the_architectures_default() -> None:

@@ -59,6 +59,13 @@ def test_one_line_makes_a_setting_of_python_and_of_the_command_line(with_one_mor
     env.close()
 
 
+def test_a_file_from_before_a_setting_has_its_default(with_one_more: type[MTSAC], tmp_path: Path) -> None:
+    env = make_suite("pointmass").make_vec_env(seed=0)
+    MTSAC("MultiTaskPolicy", env, policy_kwargs={"hidden_sizes": [8]}, device="cpu").save(tmp_path / "agent")
+    assert with_one_more.load(tmp_path / "agent", device="cpu").settings.spread == 0.5
+    env.close()
+
+
 def test_one_line_makes_its_refusals(with_one_more: type[MTSAC]) -> None:
     with pytest.raises(ConfigError, match=r"^agent\.spread must be at least 0 and at most 1, found 2\.$"):
         compose([*TOY, "agent.spread=2"])
@@ -100,6 +107,13 @@ def test_the_constructor_takes_by_position_what_sb3s_sac_takes() -> None:
     assert (agent.learning_rate, agent.buffer_size, agent.learning_starts, agent.batch_size) == (1e-3, 4_000, 40, 16)
     assert (agent.tau, agent.gamma, agent.train_freq, agent.gradient_steps) == (0.01, 0.9, 2, 3)
     env.close()
+
+
+def test_an_argument_is_given_once() -> None:
+    with pytest.raises(TypeError, match="multiple values for argument 'learning_rate'"):
+        MTSAC("MultiTaskPolicy", None, 1e-3, learning_rate=1e-3)
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        MTSAC("MultiTaskPolicy", None, 1e-3, 4_000, 40, 16, 0.01, 0.9, 2, 3, "auto")
 
 
 def test_every_argument_is_explained() -> None:

@@ -22,6 +22,8 @@ _MOST_MEMBERS = 1000
 _MOST_JSON = 16_000_000  # bytes
 _MOST_NODES, _MOST_DEPTH = 100_000, 8  # of nested tensors
 _LONGEST, _LARGEST = 1000, 10**7  # list and number among the settings of an agent
+_LONGEST_EMBEDDING = 10_000  # of one task
+_MOST_LAYERS = 100
 _MOST_CRITICS = 100  # of a weight agent, which holds the weights of each
 _NOT_SIZES = frozenset(  # numbers of which nothing is built
     {
@@ -161,8 +163,9 @@ def refuse_absurd(data: Mapping[str, Any]) -> None:
     for name in ("num_timesteps", "n_updates"):
         if not 0 <= data[name] < 2**62:
             raise ValueError(f"{name} is {data[name]:.3g}")
-    # Options of balancers that say how much memory they take, beside those of which nothing large is built.
-    largest = {"iteration_window": _LARGEST // len(names), "critics": _MOST_CRITICS}
+    # Options that say how much memory or how many layers are made, beside those of which nothing large is built.
+    layers = dict.fromkeys(("depth", "encoder_depth"), _MOST_LAYERS)
+    largest = {"iteration_window": _LARGEST // len(names), "critics": _MOST_CRITICS, **layers}
     _refuse_large("settings", data["settings"], largest)
 
 
@@ -172,8 +175,9 @@ def _refuse_large(name: str, value: Any, largest: Mapping[str, int]) -> None:
         for key, entry in value.items():
             _refuse_large(str(key), entry, largest)
     elif isinstance(value, (list, str)):
-        if len(value) > _LONGEST:
-            raise ValueError(f"'{name:.80}' has {len(value):,} entries, at most {_LONGEST:,} make sense")
+        longest = _LONGEST_EMBEDDING if name == "task_embeddings" else _LONGEST
+        if len(value) > longest:
+            raise ValueError(f"'{name:.80}' has {len(value):,} entries, at most {longest:,} make sense")
         for entry in value if isinstance(value, list) else ():
             _refuse_large(name, entry, largest)
     elif isinstance(value, (int, float)) and name not in _NOT_SIZES and not abs(value) <= most:

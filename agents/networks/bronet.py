@@ -41,7 +41,7 @@ class BroNet(TaskNetwork):
 
     :param shape: what it is built for
     :param hidden_sizes: one residual block for each, all of the same width
-    :param task_id: ``one_hot | embedding | none``
+    :param task_id: ``one_hot | embedding | given | none``
     :param embedding_size: size of the learned embedding
     """
 
@@ -62,7 +62,7 @@ class BroNet(TaskNetwork):
             )
         width, members, generator = hidden_sizes[0], shape.members, shape.generator
         self.members = members
-        self.task_encoding = TaskEncoding(shape.num_tasks, task_id, embedding_size, generator)
+        self.task_encoding = TaskEncoding(shape.num_tasks, task_id, embedding_size, generator, shape.task_embeddings)
         features = shape.inputs + self.task_encoding.size
         self.trunk = nn.Sequential(
             EnsembleLinear(members, features, width, generator, orthogonal_gain=ORTHOGONAL_GAIN),

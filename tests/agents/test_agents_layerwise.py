@@ -19,7 +19,7 @@ both = pytest.mark.parametrize(
 def pair(side="critic", network="mlp", **options):
     """The same objective with its gradients written out, and layer by layer."""
     dense, factored = (build(side, network, **options) for _ in range(2))
-    factored.layerwise = True
+    factored.layout = GradientLayout(grouped=True, layerwise=True)
     return dense, factored
 
 
@@ -169,4 +169,4 @@ def test_few_samples_go_layer_by_layer():
 def test_the_batch_of_an_agent_decides(small_agent):
     for samples, expected in ((4, True), (100, False)):
         agent = small_agent(batch_size=4 * samples, buffer_size=8_000)
-        assert agent._layerwise(agent.critic, agent.critic_balancer) == expected
+        assert agent.critic_learner.layout.layerwise == expected

@@ -16,6 +16,13 @@ from agents.policies import PolicySettings
 
 TASKS, FEATURES, OUTPUTS = 3, 5, 2
 every = pytest.mark.parametrize("name", sorted(NETWORKS))
+SMALL = {
+    "bronet": {},
+    "soft_modules": {"embedding_size": 7, "routing_width": 6, "encoder_width": 9},
+    "care": {"encoder_width": 6, "embedding_size": 5},
+    "film": {"encoder_width": 6, "embedding_size": 5},
+}
+TOLD = ("soft_modules", "paco", "moore", "care", "film")  # they are nothing without a task
 
 
 def shape(members=2, seed=0):
@@ -23,7 +30,7 @@ def shape(members=2, seed=0):
 
 
 def network(name="mlp", members=2, seed=0, **options):
-    options = {"hidden_sizes": [16, 16], "head_scale": 0.5, **options}
+    options = {"hidden_sizes": [16, 16], "head_scale": 0.5, **SMALL.get(name, {}), **options}
     if name == "bronet":  # it leaves no choice of these
         options = {option: value for option, value in options.items() if option not in ("head_scale", "layer_norm")}
     return make_network(name, shape(members, seed), **options)
@@ -38,6 +45,8 @@ def inputs(groups=TASKS, samples=4):
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize(("members", "groups", "samples"), [(2, 3, 4), (1, 1, 1), (3, 7, 1)])
 def test_outputs_have_the_promised_shape(name, task_id, layer_norm, members, groups, samples):
+    if task_id == "none" and name in TOLD:
+        task_id = "one_hot"
     net = network(name, members, task_id=task_id, layer_norm=layer_norm)
     task = torch.arange(groups) % TASKS
     assert net(inputs(groups, samples), task).shape == (members, groups, samples, OUTPUTS)
@@ -61,8 +70,8 @@ def test_ensemble_members_share_nothing(name, layer_norm):
     assert not torch.allclose(before[0], before[1])
     before[0].sum().backward()
     for parameter in net.parameters():
-        assert not parameter.grad[1].any()
-        parameter.data[1] += 1.0
+        assert not parameter.grad.unflatten(0, (2, -1))[1].any()  # modules and experts are further members
+        parameter.data.unflatten(0, (2, -1))[1] += 1.0
     after = net(batch, task)
     assert torch.equal(after[0], before[0]) and not torch.allclose(after[1], before[1])
 
@@ -157,7 +166,9 @@ def test_what_an_architecture_has_settled_is_no_option_of_it():
 
 
 @pytest.mark.parametrize(
-    ("name", "task_id"), [("mlp", "one_hot"), ("mlp", "embedding"), ("multihead", "none"), ("bronet", "embedding")]
+    ("name", "task_id"),
+    [("mlp", "one_hot"), ("mlp", "embedding"), ("multihead", "none"), ("bronet", "embedding")]
+    + [(name, "one_hot") for name in TOLD],
 )
 def test_the_task_matters(name, task_id):
     net = network(name, task_id=task_id)
@@ -211,11 +222,13 @@ def test_a_policy_refuses_a_setting_it_does_not_have():
         MultiTaskPolicy(*spaces, num_tasks=TASKS, task_di="none")
 
 
-@pytest.mark.parametrize("name", ["mlp", "multihead", "bronet"])
+@pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_actor_and_critics_may_have_sizes_of_their_own(small_agent, name):
     widths = {"network": name, "hidden_sizes": [12, 12], "actor_hidden_sizes": [6]}
     agent = small_agent(policy_kwargs=widths)
-    assert agent.critic.network.head.weight.shape[-2] == 12 and agent.actor.network.head.weight.shape[-2] == 6
+    sets = 5 if name == "paco" else 1
+    assert agent.critic.network.head.weight.shape[-2] == 12 * sets
+    assert agent.actor.network.head.weight.shape[-2] == 6 * sets
     agent.learn(80, log_interval=None)
     assert agent._n_updates > 0
 
@@ -230,7 +243,7 @@ def test_equal_generators_give_equal_networks():
 def test_a_network_says_what_it_is_and_what_a_user_can_set():
     record = NETWORKS["mlp"]
     assert record.summary == "Shared trunk and one shared head; the task is part of the input."
-    assert options_of("mlp") == {"hidden_sizes", "layer_norm", "task_id", "embedding_size", "head_scale"}
+    assert options_of("bronet") == {"hidden_sizes", "task_id", "embedding_size"}
 
 
 def test_a_name_is_taken_once():

@@ -14,6 +14,7 @@ from agents.selection import Selection
 from agents.updates import actor_losses, critic_losses, critic_target
 
 TASKS, STATE, ACTION = 3, 4, 2
+ROUTER = {"embedding_size": 7, "routing_width": 6, "encoder_width": 9}
 NETWORKS = {
     "mlp": {},
     "multihead": {},
@@ -24,6 +25,16 @@ NETWORKS = {
     "bronet": {},
     "mlp categorical": {},
     "bronet categorical embedding": {"task_id": "embedding", "embedding_size": 3},
+    "soft_modules": {"num_modules": 3, **ROUTER},
+    "soft_modules LayerNorm categorical": {"layer_norm": True, **ROUTER},
+    "paco": {"parameter_sets": 3, "head_scale": 0.1},  # at 0.5 the actor would saturate
+    "paco LayerNorm embedding": {"head_scale": 0.1, "layer_norm": True, "task_id": "embedding"},
+    "moore": {"experts": 3},
+    "moore LayerNorm categorical": {"experts": 2, "layer_norm": True},
+    "care": {"experts": 3, "encoder_width": 6, "embedding_size": 5},
+    "care LayerNorm": {"experts": 2, "encoder_width": 6, "embedding_size": 5, "layer_norm": True},
+    "film": {"encoder_width": 6, "embedding_size": 5},
+    "film LayerNorm embedding": {"encoder_width": 6, "embedding_size": 5, "layer_norm": True, "task_id": "embedding"},
 }
 ATOMS = 7
 networks = pytest.mark.parametrize("network", NETWORKS)
@@ -45,8 +56,8 @@ def build(side="critic", network="mlp", dtype=torch.float64, bfloat16=False, wid
     """An objective of an actor or of critics with random weights and batch."""
     generator = torch.Generator().manual_seed(0)
     name = network.split()[0]
-    options = {"hidden_sizes": [width, width], **NETWORKS[network]}
-    options |= {"head_scale": 0.5} if "head_scale" in options_of(name) else {}
+    scale = {"head_scale": 0.5} if "head_scale" in options_of(name) else {}
+    options = {"hidden_sizes": [width, width], **scale, **NETWORKS[network]}
     of_actor = NetworkShape(STATE, 2 * ACTION, TASKS, members=1, generator=generator)
     actor = Actor(make_network(name, of_actor, **options)).to(dtype)
     categorical = "categorical" in network

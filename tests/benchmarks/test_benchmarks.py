@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import checkpoint, footprint, jacobian, scheduling, update
+from benchmarks import checkpoint, footprint, jacobian, networks, scheduling, update
 from benchmarks.timing import markdown, take_turns
 from tests.grids import grid
 
@@ -95,3 +95,9 @@ def test_an_unknown_benchmark_is_one_sentence_with_the_known_ones(name):
     assert done.returncode == 2
     assert f"there is no benchmark '{name}'" in done.stderr
     assert "jacobian" in done.stderr
+
+
+def test_every_architecture_is_measured_beside_an_mlp_of_as_many_parameters():
+    timings, error = networks.gradients("film", rounds=1, num_tasks=2, samples=4)
+    assert [timing.name for timing in timings] == [networks.MEAN, networks.JACOBIAN, networks.MATCHED_MEAN]
+    assert error < 1e-5

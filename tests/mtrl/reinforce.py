@@ -10,11 +10,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 from typing_extensions import Self
 
+from agents.arguments import AgentArguments
 from agents.balancers import make_balancer
 from agents.metrics import UpdateMetrics
 from agents.multitask import MultiTaskAlgorithm
 from agents.policies import ActingPolicy
-from agents.settings import AgentArguments, AgentPreset, Changes, Count, Positive, Range
+from agents.settings import AgentPreset, Changes, Count, Positive, Range
 
 Transition = tuple[np.ndarray, Tensor, np.ndarray, np.ndarray]  # observations, unsquashed actions, rewards, dones
 

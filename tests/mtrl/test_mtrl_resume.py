@@ -507,7 +507,7 @@ class AtOnce:
 def test_a_run_goes_on_while_no_checkpoint_can_be_written(
     steady: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mtrl import checkpointing
+    from mtrl import checkpoint_callback
     from mtrl.checkpoint import NewFile
 
     write, calls, refused = NewFile.write, [0], [0]
@@ -520,8 +520,8 @@ def test_a_run_goes_on_while_no_checkpoint_can_be_written(
         return write(self, data)
 
     monkeypatch.setattr(NewFile, "write", refuse)
-    monkeypatch.setattr(checkpointing, "RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(checkpointing, "ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr(checkpoint_callback, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint_callback, "ThreadPoolExecutor", AtOnce)
     run(steady("run", checkpoint={"every_env_steps": 4}, total_env_steps=400))
     said = capsys.readouterr().out
     assert refused == [30]  # thirty checkpoints in a row

@@ -19,6 +19,7 @@ from agents.balancers.igb.rl import (
     level_reward,
     weight_progress_correlation,
 )
+from agents.balancing.tasks import as_tasks
 from agents.files.agent_file import read_agent, write_agent
 from tests.agents.balancers.balancer_cases import RECORDED, progress_of, recorded_run, tasks_of
 
@@ -161,8 +162,8 @@ def read(source, steps, **options):
     gaps = ImprovableGaps("method", len(steps[0].losses), source, **options)
     readings = []
     for step in steps:
-        gaps.watch(step)
-        readings.append(gaps.read(step))
+        gaps.watch(as_tasks(step))
+        readings.append(gaps.read(as_tasks(step)))
     return readings
 
 
