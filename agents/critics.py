@@ -1,5 +1,4 @@
-"""How a critic's outputs become values and a loss: one number and its squared error, raw or normalised per task, or a
-distribution over atoms.
+"""How a critic's outputs become values and a loss: one number, raw or normalised, or a distribution over atoms.
 
 Shapes: E critics, G groups (tasks) of B samples, O outputs per value. All of it is computed in float32: sums and
 elementwise products alone, which autocast leaves as they are.
@@ -122,7 +121,8 @@ class PopArtValue(Value):
     Critic and target critic share one object of this class, since the moments belong to the tasks and not to a network:
     so their heads stay on one scale, and Polyak averages between them mean what they should.
     Source: van Hasselt et al. 2016, arXiv 1602.07714; per task, Hessel et al. 2019, arXiv 1809.04474. They average
-    exponentially from the start. Here the first ``1 / rate`` updates count alike, so the initial moments leave no trace.
+    exponentially from the start. Here the first ``1 / rate`` updates have equal weight, so no trace of the initial
+    moments remains.
 
     :param num_tasks: K
     :param rate: how far an update moves the moments, in (0, 1]; higher follows faster

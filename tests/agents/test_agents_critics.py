@@ -175,7 +175,7 @@ def test_a_reward_that_is_not_finite_is_not_clipped_away(kind, number):
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("categoric", {}, "Unknown critic 'categoric': choose from categorical, scalar.*did you mean 'categorical'"),
+        ("categoric", {}, "Unknown critic 'categoric': choose from categorical, popart, scalar.*did you mean 'categorical'"),
         ("categorical", {"atoms": 3}, "Unknown option of critic 'categorical' 'atoms': .*did you mean 'num_atoms'"),
         ("scalar", {"num_atoms": 3}, "Unknown option of critic 'scalar' 'num_atoms'"),
         ("categorical", {"num_atoms": 1}, "num_atoms must be at least 2, found 1"),

@@ -34,9 +34,7 @@ def make_actor(tasks=K, states=STATE, actions=ACTION, log_std="task", hidden_siz
 def make_critic(kind="scalar", tasks=K, states=STATE, hidden_sizes=(16,), network="multihead"):
     value = make_value(kind, "mean", num_tasks=tasks)
     generator = torch.Generator().manual_seed(1)
-    net = make_network(
-        network, states, value.outputs, tasks, members=1, generator=generator, hidden_sizes=hidden_sizes
-    )
+    net = make_network(network, states, value.outputs, tasks, members=1, generator=generator, hidden_sizes=hidden_sizes)
     return StateCritic(net, value)
 
 
@@ -80,7 +78,9 @@ def test_a_log_std_per_task_is_the_same_in_all_states_and_learns_for_its_task_al
 
 
 def test_a_log_std_of_the_state_differs_from_state_to_state():
-    _, log_std = make_actor(log_std="state")(torch.randn(K, B, STATE, generator=torch.Generator().manual_seed(0)), TASKS)
+    _, log_std = make_actor(log_std="state")(
+        torch.randn(K, B, STATE, generator=torch.Generator().manual_seed(0)), TASKS
+    )
     assert log_std.std(1).min() > 1e-3
     with pytest.raises(ConfigurationError, match="'task'"):
         make_actor(log_std="tasc")
@@ -95,7 +95,9 @@ def test_the_surrogate_is_the_smaller_of_plain_and_clipped():
             mean, log_std = actor(batch.states, TASKS)
         total = clipped = divergence = 0.0
         for sample in range(B):
-            density = Normal(mean[task, sample], log_std[task, sample].exp()).log_prob(batch.actions[task, sample]).sum()
+            density = (
+                Normal(mean[task, sample], log_std[task, sample].exp()).log_prob(batch.actions[task, sample]).sum()
+            )
             ratio = math.exp(density - batch.log_probabilities[task, sample])
             advantage = batch.advantages[task, sample].item()
             total += min(ratio * advantage, min(max(ratio, 1 - CLIP), 1 + CLIP) * advantage) / B
@@ -112,7 +114,7 @@ def test_the_surrogate_is_the_smaller_of_plain_and_clipped():
 
 def test_under_the_policy_that_acted_nothing_is_clipped_and_the_kl_is_zero():
     actor = make_actor()
-    losses, metrics = losses_of(actor, make_batch(actor, spread=0.0))
+    _, metrics = losses_of(actor, make_batch(actor, spread=0.0))
     torch.testing.assert_close(metrics["approx_kl"], torch.zeros(K), rtol=0, atol=1e-6)
     assert torch.equal(metrics["clip_fraction"], torch.zeros(K))
 
@@ -177,7 +179,9 @@ def pendulum():
 
 
 def linears(network):
-    return [(layer.weight.data.T[None], layer.bias.data[None, None]) for layer in network if isinstance(layer, nn.Linear)]
+    return [
+        (layer.weight.data.T[None], layer.bias.data[None, None]) for layer in network if isinstance(layer, nn.Linear)
+    ]
 
 
 def copy_weights(theirs, actor, critic):

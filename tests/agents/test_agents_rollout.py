@@ -66,7 +66,9 @@ def advantage_slowly(history, last, env, task, step):
 @pytest.mark.parametrize("interleaved", [True, False])
 def test_advantages_sum_td_errors_to_the_end_of_each_episode_whatever_ended_it(interleaved):
     rollout, history, last, task_of_env = random_rollout(interleaved=interleaved)
-    ends = [info["TimeLimit.truncated"] for step in history for info, done in zip(step[5], step[4], strict=True) if done]
+    ends = [
+        info["TimeLimit.truncated"] for step in history for info, done in zip(step[5], step[4], strict=True) if done
+    ]
     assert {True, False} == set(ends), "the episodes must end in both ways, or nothing is tested"
     sample = rollout.evaluate(value_of, last, GAMMA, LAMBDA)
     advantages = sample.advantages.unflatten(1, (2, 12))
@@ -144,7 +146,9 @@ def test_an_epoch_of_minibatches_shows_every_transition_of_every_task_once():
 
 @pytest.mark.parametrize(("how", "dims"), [("per_task", 1), ("all", (0, 1))])
 def test_normalised_advantages_have_mean_zero_and_variance_one(how, dims):
-    advantages = torch.randn(4, 50, generator=torch.Generator().manual_seed(0)) * torch.tensor([[1.0], [10], [0.1], [5]])
+    advantages = torch.randn(4, 50, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [[1.0], [10], [0.1], [5]]
+    )
     found = normalised(advantages + 3.0, how)
     torch.testing.assert_close(found.mean(dims), torch.zeros_like(found.mean(dims)), rtol=0, atol=1e-5)
     torch.testing.assert_close(found.std(dims), torch.ones_like(found.std(dims)))
