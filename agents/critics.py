@@ -155,7 +155,7 @@ class PopArtValue(Value):
 
     @torch.no_grad()
     def update(self, targets: Tensor, task: Tensor, heads: Sequence[TaskHeads]) -> None:
-        """Move the moments of some tasks, and correct the heads.
+        """Move the moments of some tasks, and correct the heads. Tasks with a target that is not finite keep theirs.
 
         :param targets: ``[G, B]``, in units of values
         :param task: the task of each group ``[G]``, each at most once
@@ -168,6 +168,8 @@ class PopArtValue(Value):
         self.updates[task] += 1
         share = (1 / self.updates[task]).clamp(min=self.rate)
         variance, mean = torch.var_mean(targets, -1, correction=0)
+        finite = variance.isfinite()
+        variance, mean = variance.where(finite, self.variance[task]), mean.where(finite, mu[task])
         moved = share * (1 - share) * (mean - mu[task]).square()  # so that variance + mu^2 is the mean of squares
         self.variance[task] = self.variance[task].lerp(variance, share) + moved
         self.mu[task] = mu[task].lerp(mean, share)

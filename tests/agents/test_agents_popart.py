@@ -102,6 +102,19 @@ def test_only_the_tasks_of_an_update_move():
         assert changed.tolist() == [True, False, True, False]
 
 
+def test_a_task_with_a_target_that_is_not_finite_keeps_its_moments_and_its_values():
+    ours = critic(rate=0.5)
+    for batch in targets(2):
+        ours.value.update(batch, TASKS, [ours.network.head])
+    before, moments = values(ours), (ours.value.mu.clone(), ours.value.sigma.clone())
+    (batch,) = targets(1, seed=7)
+    batch[1, 3], batch[2, 0] = torch.nan, torch.inf
+    ours.value.update(batch, TASKS, [ours.network.head])
+    for old, new in zip(moments, (ours.value.mu, ours.value.sigma), strict=True):
+        assert (old == new).tolist() == [False, True, True, False]
+    torch.testing.assert_close(values(ours), before, rtol=1e-4, atol=2e-3)
+
+
 def test_critic_and_target_critic_share_moments_so_both_keep_their_values():
     ours, target = critic(seed=0, rate=0.3), critic(seed=1, rate=0.3)
     target.value = ours.value
