@@ -12,9 +12,9 @@ from typing import Annotated, Any, ClassVar
 from stable_baselines3.common.utils import LinearSchedule
 
 from agents.balancing.task_gradients import JACOBIANS
-from agents.critics import CATEGORICAL_TARGETS, CRITICS, REDUCTIONS
+from agents.critics import CATEGORICAL_TARGETS, REDUCTIONS
 from agents.errors import ConfigurationError
-from agents.policies import LOG_STD_RANGES
+from agents.policies import ACTION_CRITICS, LOG_STD_RANGES
 from agents.precision import PRECISIONS
 from agents.reward_scale import REWARD_SCALES
 from agents.settings import (
@@ -169,7 +169,7 @@ class MTSACPreset(MTSACSettings, AgentPreset):
     gamma: Fraction = MTSACSettings.gamma
     gradient_steps: Count = MTSACSettings.gradient_steps
     precision: Annotated[str, Choice(PRECISIONS)] = "auto"
-    critic: Annotated[str, Choice(tuple(CRITICS)), IN_POLICY] = "scalar"
+    critic: Annotated[str, Choice(ACTION_CRITICS), IN_POLICY] = "scalar"
     categorical: Annotated[CategoricalSettings, Gives("policy_kwargs['critic_kwargs']")] = field(
         default_factory=CategoricalSettings
     )
