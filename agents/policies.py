@@ -220,7 +220,7 @@ class MultiTaskPolicy(BasePolicy):
     def _build(self, chosen: PolicySettings) -> None:
         """Build actor and critics; the first weights are drawn in this order."""
         inputs = self.state_size + chosen.shared_size
-        network = chosen.actor_network(NetworkShape(inputs, 2 * self.action_size, num_tasks, 1, self.generator))
+        network = chosen.actor_network(NetworkShape(inputs, 2 * self.action_size, self.num_tasks, 1, self.generator))
         encoding = self._add_critics(chosen)
         self.actor = Actor(network, chosen.log_std, encoding)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from agents.errors import ConfigurationError, unknown_name
+from agents.selection import Selection
 
 NORMALISATIONS = ("per_task", "all", "none")
 
@@ -61,6 +62,7 @@ class TaskRollout:
         # Environments by task: row k lists those of task k.
         order = np.argsort(task_of_env, kind="stable").reshape(self.num_tasks, self.copies)
         self._envs_of_task, self._task_of_env = torch.from_numpy(order), np.asarray(task_of_env)
+        self._place_of_env = self._envs_of_task.flatten().argsort()
         envs = len(task_of_env)
         self.states = torch.zeros(num_steps, envs, state_size)
         self.actions = torch.zeros(num_steps, envs, action_size)
@@ -123,7 +125,7 @@ class TaskRollout:
         :param gae_lambda: lambda of the advantages
         """
         size = self.states.shape[-1]
-        states, last = self._by_task(self.states), torch.from_numpy(observations[:, :size])[self._envs_of_task]
+        states, last = self._by_task(self.states), self.grouped(torch.from_numpy(observations[:, :size]))
         values = value(states, self.task)  # [K, M]
         by_step = values.unflatten(1, (self.copies, -1)).movedim(2, 0)  # [T, K, C]
         after_last = value(last.to(self.device), self.task)  # [K, C]
@@ -135,6 +137,14 @@ class TaskRollout:
         actions, log_probabilities = self._by_task(self.actions), self._by_task(self.log_probabilities)
         return RolloutSample(states, actions, log_probabilities, values, advantages, advantages + values)
 
+    def grouped(self, of_envs: Tensor) -> Tensor:
+        """Of every environment as of every task: ``[N, ...] -> [K, C, ...]``."""
+        return of_envs[self._envs_of_task]
+
+    def ungrouped(self, of_tasks: Tensor) -> Tensor:
+        """Undo `grouped`, on the host: ``[K, C, ...] -> [N, ...]``."""
+        return of_tasks.flatten(0, 1).cpu()[self._place_of_env]
+
     def _put_cut_values(self, value: StateValue, following: Tensor) -> None:
         """Replace the value after each time-out, in ``following [T, K, C]``, by that of the episode's last state."""
         if not self._cuts:
@@ -142,7 +152,7 @@ class TaskRollout:
         steps, envs = torch.tensor(self._cuts).T
         states = torch.from_numpy(np.stack(self._cut_states)).to(self.states.dtype)
         tasks = torch.from_numpy(self._task_of_env)[envs].to(self.device)
-        copies = self._envs_of_task.flatten().argsort()[envs] % self.copies
+        copies = self._place_of_env[envs] % self.copies
         values = value(states[:, None].to(self.device), tasks).squeeze(1)
         following[steps.to(self.device), tasks, copies.to(self.device)] = values
 
@@ -205,18 +215,37 @@ def permutations(num_tasks: int, samples: int, generator: torch.Generator) -> Te
     return uniform.argsort(1)
 
 
-def minibatches(sample: RolloutSample, permutation: Tensor, size: int) -> Iterator[RolloutSample]:
-    """Cut a rollout ``[K, M]`` into minibatches ``[K, size]``; the last one may be smaller.
+def minibatch(
+    sample: RolloutSample, order: Tensor, first: int, size: int, selection: Selection | None = None
+) -> RolloutSample:
+    """B transitions of a rollout ``[K, M]`` for each group of a selection ``[G, B]``; fewer where the order ends.
 
-    :param permutation: order of every task's transitions ``[K, M]``
+    A task with several groups gets the transitions that follow in its order, from the start again after the last.
+
+    :param order: of every task's transitions ``[K, M]``, a permutation
+    :param first: place in the order of the first transition
+    :param size: B
+    :param selection: which task each group is of; None for all K, in order
+    """
+    tasks, samples = order.shape
+    selection = selection or Selection.whole(tasks)
+    task = selection.on(order.device)[:, None]
+    size = min(size, samples - first)
+    start = first + size * selection.places.to(order.device)[:, None]
+    places = (start + torch.arange(size, device=order.device)) % samples
+    rows = (order[task, places] + task * samples).to(sample.returns.device)
+    chosen = rows.flatten()
+    return RolloutSample(*(part.flatten(0, 1).index_select(0, chosen).unflatten(0, rows.shape) for part in sample))
+
+
+def minibatches(sample: RolloutSample, order: Tensor, size: int) -> Iterator[RolloutSample]:
+    """Cut a rollout ``[K, M]`` into minibatches ``[K, size]`` of all tasks; the last one may be smaller.
+
+    :param order: of every task's transitions ``[K, M]``, a permutation
     :param size: transitions per task
     """
-    tasks, samples = permutation.shape
-    rows = permutation.to(sample.returns.device) + torch.arange(tasks, device=sample.returns.device)[:, None] * samples
-    flat = [part.flatten(0, 1) for part in sample]
-    for index in rows.split(size, dim=1):
-        chosen = index.flatten()
-        yield RolloutSample(*(part.index_select(0, chosen).unflatten(0, index.shape) for part in flat))
+    for first in range(0, order.shape[1], size):
+        yield minibatch(sample, order, first, size)
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:

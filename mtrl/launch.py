@@ -257,7 +257,11 @@ def register_algorithms(with_files: Collection[str]) -> None:
 
     for record in list_algorithms():
         if record.name not in with_files:
-            ConfigStore.instance().store(group="agent", name=record.name, node=dataclasses.asdict(record.preset()))
+            preset = record.preset()
+            node: dict[str, Any] = dataclasses.asdict(preset)
+            if preset.NETWORK is not None:
+                node = {"defaults": [{"override /network@_global_.network": preset.NETWORK}, "_self_"], **node}
+            ConfigStore.instance().store(group="agent", name=record.name, node=node)
 
 
 def register_balancers(overrides: Sequence[str], with_files: Collection[str]) -> None:
