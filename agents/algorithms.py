@@ -38,6 +38,7 @@ def register_algorithm(name: str, *, preset: type[AgentPreset], summary: str) ->
     :param preset: its settings as the command line has them; they name the algorithm in their field `algorithm`
     :raises ConfigurationError: for a name that is taken, or settings of another algorithm
     """
+    ALGORITHMS.refuse_taken(name)
     if preset().algorithm != name:
         raise ConfigurationError(
             f"The settings of '{name}' must have algorithm='{name}', found '{preset().algorithm}'."

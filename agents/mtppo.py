@@ -240,9 +240,7 @@ class MTPPO(ActorCriticAlgorithm, OnPolicyAlgorithm):
         explained = explained_variance(sample.values, sample.returns)
         known = explained.isfinite()
         if bool(known.any()):
-            self.metrics.add(
-                {"explained_variance": explained.where(known, torch.nan)}, Selection.of(known.cpu())
-            )
+            self.metrics.add({"explained_variance": explained.where(known, torch.nan)}, Selection.of(known.cpu()))
 
     def _set_learning_rates(self) -> None:
         """What the schedule says, times what the policy's divergence has made of it."""

@@ -267,7 +267,9 @@ def test_everything_that_it_logs_has_a_meaning_and_diagnostics_are_of_each_task(
 
 
 @pytest.mark.parametrize("log_std", ["task", "state"])
-@pytest.mark.parametrize("options", [{"network": "mlp", "critic": "scalar"}, {"network": "bronet", "critic": "scalar"}, {}])
+@pytest.mark.parametrize(
+    "options", [{"network": "mlp", "critic": "scalar"}, {"network": "bronet", "critic": "scalar"}, {}]
+)
 def test_it_learns_with_every_network_and_kind_of_deviation(ppo, options, log_std):
     agent = ppo(policy_kwargs={**options, "log_std": log_std, "hidden_sizes": [16, 16]})
     agent.learn(80, log_interval=None)
@@ -294,15 +296,24 @@ def test_the_learning_rate_falls_while_the_policy_goes_too_far(ppo):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"n_steps": 4}, r"n_steps=4 has 8 transitions of each task, and a minibatch needs 10: .* at least 5, or batch_size=32"),
-        ({"batch_size": 42}, r"batch_size=42 counts the transitions of all 4 tasks and must be a positive multiple of 4"),
+        (
+            {"n_steps": 4},
+            r"n_steps=4 has 8 transitions of each task, and a minibatch needs 10: .* at least 5, or batch_size=32",
+        ),
+        (
+            {"batch_size": 42},
+            r"batch_size=42 counts the transitions of all 4 tasks and must be a positive multiple of 4",
+        ),
         ({"actor_balancer": "famo"}, r"actor_balancer='famo' takes logarithms or ratios of the losses"),
         ({"target_kl": 0.0}, r"target_kl must be a number above 0, or None for no limit, found 0\.0"),
         ({"kl_rule": "stpo"}, r"Unknown kl_rule 'stpo'.*did you mean 'stop'"),
         ({"clip_range": 0}, r"clip_range must be a number above 0, found 0"),
         ({"normalize_advantage": "task"}, r"Unknown normalize_advantage 'task'"),
         ({"vf_coef": 0.5}, r"does not take 'vf_coef': actor and critics have optimizers of their own"),
-        ({"policy_kwargs": {"network": "mlp"}}, r"critic='popart' needs a head for each task, and network='mlp' has one"),
+        (
+            {"policy_kwargs": {"network": "mlp"}},
+            r"critic='popart' needs a head for each task, and network='mlp' has one",
+        ),
         ({"policy_kwargs": {"critic": "popar"}}, r"Unknown critic 'popar'.*did you mean 'popart'"),
         ({"policy_kwargs": {"log_std": "clamp"}}, r"Unknown log_std 'clamp': choose from state, task"),
         ({"policy_kwargs": {"task_id": "critic_embedding"}}, r"choose task_id='embedding'"),

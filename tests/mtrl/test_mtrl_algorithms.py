@@ -126,7 +126,9 @@ def test_what_changes_no_result_names_no_other_folder_and_may_change(config: Mak
 
 
 def test_an_unknown_algorithm_is_refused_with_the_nearest_one() -> None:
-    sentence = r"agent\.algorithm: Unknown algorithm 'mtsca': choose from mtppo, mtsac, reinforce, did you mean 'mtsac'\?"
+    sentence = (
+        r"agent\.algorithm: Unknown algorithm 'mtsca': choose from mtppo, mtsac, reinforce, did you mean 'mtsac'\?"
+    )
     with pytest.raises(ConfigError, match=sentence):
         RunConfig.from_dict({"agent": {"algorithm": "mtsca"}})
 

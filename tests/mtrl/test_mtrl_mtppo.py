@@ -80,7 +80,7 @@ def test_it_is_evaluated_exported_and_compared(config: MakeConfig, tiny_config: 
     expected, _ = agent.predict(observations, deterministic=True)
     np.testing.assert_array_equal(policy.predict(observations, deterministic=True)[0], expected)
     run(RunConfig.from_dict({**tiny_config().to_dict(), "run_dir": str(tmp_path / "runs/mtsac")}))
-    comparison = compare_runs([tmp_path / "runs"], baseline="unitary (mtsac)", allow_mixed=True)
+    comparison = compare_runs([tmp_path / "runs"], baseline="unitary (mtsac, mlp)", allow_mixed=True)
     assert {method.agent for method in comparison.methods} == {"mtsac", "mtppo"}
 
 
