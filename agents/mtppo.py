@@ -4,7 +4,6 @@ The face is Stable-Baselines3's; `update` reads like the paper (Schulman et al. 
 critic (layer normalisation, values normalised per task) and a balancer for each side are TOPPO's (arXiv 2605.11473).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ _OF_SB3 = ("n_steps", "gamma", "gae_lambda", "ent_coef")
 
 
 @register_algorithm("mtppo", preset=MTPPOPreset, summary="Multitask PPO: shared actor and critic, learnt from rollouts")
-class MTPPO(ActorCriticAlgorithm, OnPolicyAlgorithm):
+class MTPPO(ActorCriticAlgorithm, OnPolicyAlgorithm):  # type: ignore[misc]
     """Multitask PPO with pluggable balancers.
 
     Time counts as in SB3: `total_timesteps` and `batch_size` are transitions over all tasks, `n_steps` vector steps.
@@ -49,7 +48,7 @@ class MTPPO(ActorCriticAlgorithm, OnPolicyAlgorithm):
     policy_aliases = {"MultiTaskPolicy": PPOPolicy}  # noqa: RUF012 - as in SB3
     policy_type = PPOPolicy
     settings: MTPPOArguments
-    policy: PPOPolicy
+    policy: PPOPolicy  # type: ignore[assignment]
     actor: GaussianActor
     critic: StateCritic
     rollout: TaskRollout
@@ -97,7 +96,7 @@ class MTPPO(ActorCriticAlgorithm, OnPolicyAlgorithm):
 
     # ------------------------------------------------------------------ the loop
 
-    def learn(  # type: ignore[override]
+    def learn(
         self,
         total_timesteps: int,
         callback: MaybeCallback = None,
@@ -139,7 +138,9 @@ class MTPPO(ActorCriticAlgorithm, OnPolicyAlgorithm):
             actions, log_probabilities = self._act(observations)
             clipped = self.policy.unscale_action(actions.clamp(-1.0, 1.0).numpy())
             self._last_obs = None  # if the step is lost, the next `learn` begins with a reset
-            self._last_obs, rewards, dones, infos = self.env.step(clipped)
+            following, rewards, dones, infos = self.env.step(clipped)
+            assert isinstance(following, np.ndarray)
+            self._last_obs = following
             self.rollout.add(observations, actions, log_probabilities, rewards, dones, infos)
             self.num_timesteps += self.env.num_envs
             self._update_info_buffer(infos, dones)
@@ -253,13 +254,13 @@ class MTPPO(ActorCriticAlgorithm, OnPolicyAlgorithm):
     def _critic_losses(self, parameters: dict[str, Tensor], *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         *parts, task = batch
         usual = self._is_usual(self.critic, parameters, batch)
-        return self._evaluate(value_losses, self.critic, parameters, RolloutSample(*parts), task, usual=usual)  # type: ignore[no-any-return]
+        return self._evaluate(value_losses, self.critic, parameters, RolloutSample(*parts), task, usual=usual)
 
     def _actor_losses(self, parameters: dict[str, Tensor], *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         *parts, task = batch
         usual = self._is_usual(self.actor, parameters, batch)
         more = (RolloutSample(*parts), task, self.clip_range, self.ent_coef)
-        return self._evaluate(policy_losses, self.actor, parameters, *more, usual=usual)  # type: ignore[no-any-return]
+        return self._evaluate(policy_losses, self.actor, parameters, *more, usual=usual)
 
     def _is_usual(self, module: torch.nn.Module, parameters: dict[str, Tensor], batch: tuple[Tensor, ...]) -> bool:
         return owns(module, parameters) and tuple(batch[-2].shape) == (self.num_tasks, self.samples)

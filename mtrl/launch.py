@@ -289,7 +289,10 @@ def _algorithm_of(choice: str, configs: Path) -> str:
     from omegaconf import OmegaConf
 
     file = configs / "agent" / f"{choice}.yaml"
-    return _algorithm_of(str(OmegaConf.load(file)["defaults"][0]), configs) if file.exists() else choice
+    if not file.exists():
+        return choice
+    settings: Any = OmegaConf.load(file)
+    return _algorithm_of(str(settings.defaults[0]), configs)
 
 
 def register_balancers(overrides: Sequence[str], with_files: Collection[str]) -> None:
