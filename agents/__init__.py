@@ -18,10 +18,12 @@ from agents.balancers import (
 from agents.errors import ConfigurationError, NonFiniteUpdate
 from agents.files.agent_file import AgentFileError
 from agents.files.policy_file import load_policy, save_policy
+from agents.mtppo import MTPPO
 from agents.mtsac import MTSAC
 from agents.policies import ActingPolicy, MultiTaskPolicy
 
 __all__ = [
+    "MTPPO",
     "MTSAC",
     "ActingPolicy",
     "AgentFileError",

@@ -11,6 +11,7 @@ from agents.settings import AgentPreset
 
 if TYPE_CHECKING:
     from agents.multitask import MultiTaskAlgorithm
+    from agents.policies import MultiTaskPolicy
 
 DEFAULT = "mtsac"  # of configs that name none
 A = TypeVar("A", bound="type[MultiTaskAlgorithm]")
@@ -37,6 +38,7 @@ def register_algorithm(name: str, *, preset: type[AgentPreset], summary: str) ->
     :param preset: its settings as the command line has them; they name the algorithm in their field `algorithm`
     :raises ConfigurationError: for a name that is taken, or settings of another algorithm
     """
+    ALGORITHMS.refuse_taken(name)
     if preset().algorithm != name:
         raise ConfigurationError(
             f"The settings of '{name}' must have algorithm='{name}', found '{preset().algorithm}'."
@@ -53,6 +55,12 @@ def register_algorithm(name: str, *, preset: type[AgentPreset], summary: str) ->
 def list_algorithms() -> list[AlgorithmRecord]:
     """All registered algorithms, by name."""
     return ALGORITHMS.listed()
+
+
+def acting_types() -> dict[str, "type[MultiTaskPolicy]"]:
+    """The policies of all algorithms as they act, without critics, by the names that exported files have for them."""
+    types = {record.agent.policy_type.acting_type for record in list_algorithms()}
+    return {policy.__name__: policy for policy in types}
 
 
 def find_algorithm(name: str) -> AlgorithmRecord:

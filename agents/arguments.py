@@ -6,7 +6,7 @@ import math
 import operator
 import textwrap
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 import torch
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import LinearSchedule
 
 from agents.errors import ConfigurationError, nearest, unknown_name
 from agents.settings import Choice, Limit, Range, Says, alternatives, bare, default_of, described, explanations, hints
@@ -150,12 +151,32 @@ NOT_OFFERED = {
     "sde_sample_freq": "exploration draws from the policy, not from a state-dependent matrix (gSDE)",
     "use_sde_at_warmup": "exploration draws from the policy, not from a state-dependent matrix (gSDE)",
     "n_steps": "TD targets look one step ahead",
+    "vf_coef": "actor and critics have optimizers of their own",
+    "clip_range_vf": "values are not clipped: their targets are normalised per task",
+    "rollout_buffer_class": "a rollout is stored by task",
+    "rollout_buffer_kwargs": "a rollout is stored by task",
     "optimize_memory_usage": "the replay buffer stores states without their one-hot, and time-outs need the next state",
     "replay_buffer_class": "the replay buffer is one ring per task",
     "replay_buffer_kwargs": "the replay buffer is one ring per task",
     "action_noise": "the policy is stochastic and needs no further noise",
     "target_update_interval": "target critics follow at every update, as fast as tau says",
 }
+
+
+def batch_problems(batch_size: int | None, num_tasks: int | None) -> Iterator[str]:
+    """What is wrong with a batch of all tasks, as the end of the sentence that begins with ``agent.``.
+
+    :param batch_size: None is always right
+    :param num_tasks: K, where it is known
+    """
+    if num_tasks is not None and batch_size is not None and batch_size % num_tasks:
+        near = max(round(batch_size / num_tasks), 1) * num_tasks
+        yield f"batch_size must be divisible by the {num_tasks} tasks, found {batch_size}; {near} would be right."
+
+
+def falling_rate(first: float, last: float | None) -> float | LinearSchedule:
+    """A learning rate that falls in a straight line over the run; constant where `last` is None."""
+    return first if last is None else LinearSchedule(first, last, end_fraction=1.0)
 
 
 def refuse_unknown(owner: str, given: Iterable[str], signature: inspect.Signature) -> None:

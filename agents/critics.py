@@ -1,16 +1,19 @@
-"""How a critic's outputs become values and a loss: one number and its squared error, or a distribution over atoms.
+"""How a critic's outputs become values and a loss: one number, raw or normalised, or a distribution over atoms.
 
 Shapes: E critics, G groups (tasks) of B samples, O outputs per value. All of it is computed in float32: sums and
 elementwise products alone, which autocast leaves as they are.
 """
 
+import inspect
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from agents.errors import ConfigurationError, unknown_name
+from agents.networks.layers import TaskHeads
 from agents.registry import Record, Registry, describe
 
 REDUCTIONS = ("min", "mean")
@@ -18,7 +21,7 @@ CATEGORICAL_TARGETS = ("projection", "hl_gauss")
 
 
 class Value(nn.Module):
-    """What both kinds have in common.
+    """What all kinds have in common.
 
     :param reduction: one value of E: ``min``, the smallest (clipped double Q, arXiv 1802.09477), or ``mean``
     """
@@ -31,6 +34,10 @@ class Value(nn.Module):
         if reduction not in REDUCTIONS:
             raise unknown_name("ensemble_reduction", reduction, REDUCTIONS)
         self.reduction = reduction
+
+    def for_tasks(self, task: Tensor) -> "Value":
+        """The values of groups of these tasks ``[G]``; the same object, where all tasks share one scale."""
+        return self
 
     def values(self, outputs: Tensor) -> Tensor:
         """Value of every critic: ``[E, G, B, O] -> [E, G, B]``."""
@@ -50,6 +57,10 @@ class Value(nn.Module):
         :param entropy_bonus: ``-alpha log pi``, ``[G, B]``
         """
         raise NotImplementedError
+
+    def target_of(self, values: Tensor) -> Tensor:
+        """What the outputs should become where the values ``[G, B]`` are known, as from a rollout."""
+        return values
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Loss of every task ``[G]``, the mean over its samples summed over the critics."""
@@ -78,6 +89,95 @@ class ScalarValue(Value):
 
     def metrics(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:
         return _spread(self.values(outputs), target)
+
+
+class NormalisedValue(ScalarValue):
+    """The value is ``sigma_g`` times the output plus ``mu_g``, and the loss is that of the normalised target.
+
+    :param mu: ``[G]``
+    :param sigma: ``[G]``
+    """
+
+    def __init__(self, reduction: str, mu: Tensor, sigma: Tensor) -> None:
+        super().__init__(reduction)
+        self._mu, self._sigma = mu[:, None], sigma[:, None]
+
+    def values(self, outputs: Tensor) -> Tensor:
+        return torch.addcmul(self._mu, self._sigma, outputs.squeeze(-1))
+
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """``0.5 sum_e mean_b (output_e - (target - mu) / sigma)^2``: ``[E, G, B, 1], [G, B] -> [G]``."""
+        return _half_squares(outputs.squeeze(-1), (target - self._mu) / self._sigma)
+
+    def metrics(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """In units of values; ``squared_error`` is what the loss of a scalar critic would be."""
+        values = self.values(outputs)
+        return {**_spread(values, target), "squared_error": _half_squares(values, target)}
+
+
+class PopArtValue(Value):
+    """PopArt: one output per critic, normalised by running moments of each task's targets.
+
+    When the moments of task k move, row k of the critic's heads is corrected so that its values stay as they are.
+    Critic and target critic share one object of this class, since the moments belong to the tasks and not to a network:
+    so their heads stay on one scale, and Polyak averages between them mean what they should.
+    Source: van Hasselt et al. 2016, arXiv 1602.07714; per task, Hessel et al. 2019, arXiv 1809.04474. They average
+    exponentially from the start. Here the first ``1 / rate`` updates have equal weight, so no trace of the initial
+    moments remains.
+
+    :param num_tasks: K
+    :param rate: how far an update moves the moments, in (0, 1]; higher follows faster
+    :param min_sigma: the smallest standard deviation, for tasks whose targets do not differ
+    """
+
+    outputs = 1
+    mu: Tensor
+    variance: Tensor
+    updates: Tensor
+
+    def __init__(self, reduction: str = "min", *, num_tasks: int, rate: float = 3e-4, min_sigma: float = 1e-2) -> None:
+        super().__init__(reduction)
+        if not 0 < rate <= 1:
+            raise ConfigurationError(f"rate must lie in (0, 1], found {rate:g}.")
+        if not min_sigma > 0:
+            raise ConfigurationError(f"min_sigma must be greater than 0, found {min_sigma:g}.")
+        self.rate, self.min_sigma = rate, min_sigma
+        self.register_buffer("mu", torch.zeros(num_tasks))
+        self.register_buffer("variance", torch.ones(num_tasks))  # not the second moment: that would cancel digits
+        self.register_buffer("updates", torch.zeros(num_tasks))
+
+    @property
+    def sigma(self) -> Tensor:
+        """Standard deviation of every task's targets ``[K]``, at least `min_sigma`."""
+        return self.variance.clamp(min=self.min_sigma**2).sqrt()
+
+    def for_tasks(self, task: Tensor) -> NormalisedValue:
+        return NormalisedValue(self.reduction, self.mu[task], self.sigma[task])
+
+    @torch.no_grad()
+    def update(self, targets: Tensor, task: Tensor, heads: Sequence[TaskHeads]) -> None:
+        """Move the moments of some tasks, and correct the heads. Tasks with a target that is not finite keep theirs.
+
+        :param targets: ``[G, B]``, in units of values
+        :param task: the task of each group ``[G]``, each at most once
+        :param heads: heads of all critics whose values these are, target critics included
+        :raises ConfigurationError: for a head that the tasks share
+        """
+        if not all(isinstance(head, TaskHeads) for head in heads):
+            raise ConfigurationError("critic=popart needs a head for each task, such as network=multihead has.")
+        mu, sigma = self.mu.clone(), self.sigma
+        self.updates[task] += 1
+        share = (1 / self.updates[task]).clamp(min=self.rate)
+        variance, mean = torch.var_mean(targets, -1, correction=0)
+        finite = variance.isfinite()
+        variance, mean = variance.where(finite, self.variance[task]), mean.where(finite, mu[task])
+        moved = share * (1 - share) * (mean - mu[task]).square()  # so that variance + mu^2 is the mean of squares
+        self.variance[task] = self.variance[task].lerp(variance, share) + moved
+        self.mu[task] = mu[task].lerp(mean, share)
+        scale, shift = sigma / self.sigma, (mu - self.mu) / self.sigma
+        for head in heads:
+            head.weight.mul_(scale[:, None, None])
+            head.bias.mul_(scale[:, None, None]).add_(shift[:, None, None])
 
 
 class CategoricalValue(Value):
@@ -137,6 +237,13 @@ class CategoricalValue(Value):
             return self.histogram(shift + discounts * self._mean(probabilities))
         return self.projection(probabilities, shift, discounts)
 
+    def target_of(self, values: Tensor) -> Tensor:
+        """Distributions ``[G, B, M]`` about values ``[G, B]``: a Gaussian, or the two atoms next to each."""
+        if self.kind == "hl_gauss":
+            return self.histogram(values)
+        anywhere = self.atoms.new_full((*values.shape, self.outputs), 1 / self.outputs)
+        return self.projection(anywhere, values, torch.zeros_like(values))
+
     def projection(self, probabilities: Tensor, shift: Tensor, discounts: Tensor) -> Tensor:
         """The distribution of ``shift + discount z`` on the atoms (arXiv 1707.06887, algorithm 1).
 
@@ -195,15 +302,21 @@ def _spread(values: Tensor, targets: Tensor) -> dict[str, Tensor]:
     }
 
 
+SETTLED = {"reduction", "num_tasks"}  # what the agent gives
+
 CRITICS: Registry[Record[Value]] = Registry("critic")
-CRITICS.add(describe("scalar", ScalarValue, settled={"reduction"}))
-CRITICS.add(describe("categorical", CategoricalValue, settled={"reduction"}))
+CRITICS.add(describe("scalar", ScalarValue, SETTLED))
+CRITICS.add(describe("categorical", CategoricalValue, SETTLED))
+CRITICS.add(describe("popart", PopArtValue, SETTLED))
 
 
-def make_value(name: str, reduction: str = "min", **options: Any) -> Value:
+def make_value(name: str, reduction: str = "min", *, num_tasks: int = 1, **options: Any) -> Value:
     """Build the kind of a critic's values by name.
 
+    :param num_tasks: K, for the kinds that tell tasks apart
     :raises ConfigurationError: for an unknown name or option, with the nearest known one
     """
     CRITICS.refuse_options(name, options)
-    return CRITICS[name].make(reduction, **options)
+    make = CRITICS[name].make
+    tasks = {"num_tasks": num_tasks} if "num_tasks" in inspect.signature(make).parameters else {}
+    return make(reduction, **tasks, **options)

@@ -3,31 +3,20 @@
 The face is Stable-Baselines3's; `update` reads like the paper (Haarnoja et al. 2018, arXiv 1812.05905).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from agents.actor_critic import ActorCriticAlgorithm
 from agents.algorithms import register_algorithm
-from agents.allocator import keep_freed_memory
-from agents.balancers import make_balancer
-from agents.balancing.balancer import Balancer, Needs
-from agents.balancing.gradient_memory import expect_parameters
-from agents.balancing.guard import UpdateGuard
-from agents.balancing.learner import Learner, Report
-from agents.balancing.objective import GradientLayout
-from agents.balancing.sides import balancer_of_actor
-from agents.balancing.task_gradients import Scratch, factors_pay
+from agents.balancing.learner import Report
 from agents.balancing.tasks import UpdateContext
-from agents.compiler import Compiler
-from agents.errors import ConfigurationError
-from agents.metrics import UpdateMetrics, with_prefix
+from agents.metrics import with_prefix
 from agents.mtsac_settings import MTSACArguments, MTSACPreset
-from agents.networks.layers import takes_grouped_parameters
 from agents.off_policy import MultiTaskOffPolicy
 from agents.policies import Actor, Critic, owns
-from agents.precision import autocast, fastest_exact_float32, float32_products, resolve_precision
+from agents.precision import float32_products
 from agents.replay import ReplaySample, samples_per_task
 from agents.reward_scale import make_reward_scale
 from agents.selection import Selection
@@ -38,7 +27,7 @@ SAMPLES_PER_TASK = 32  # B where batch_size is not given
 
 
 @register_algorithm("mtsac", preset=MTSACPreset, summary="Multitask SAC: shared actor and critics, learnt from replay")
-class MTSAC(MultiTaskOffPolicy):
+class MTSAC(ActorCriticAlgorithm, MultiTaskOffPolicy):
     """Multitask SAC with pluggable balancers.
 
     Time counts as in SB3: `total_timesteps`, `learning_starts` and `buffer_size` are transitions over all tasks,
@@ -47,7 +36,6 @@ class MTSAC(MultiTaskOffPolicy):
 
     arguments = MTSACArguments
     settings: MTSACArguments
-    max_grad_norm: float | None
     actor: Actor
     critic: Critic
     critic_target: Critic
@@ -58,10 +46,7 @@ class MTSAC(MultiTaskOffPolicy):
         self.set_random_seed(self.seed)
         self.batch_size = self.batch_size or SAMPLES_PER_TASK * self.num_tasks
         samples_per_task(self.batch_size, self.num_tasks)
-        self.precision = resolve_precision(settings.precision, self.device)
-        self.float32_mode = fastest_exact_float32(self.device)
-        self._compiler = Compiler() if settings.compile else None
-        keep_freed_memory()
+        self._setup_machine()
         self.policy = self._make_policy(self.generators.torch("policy")).to(self.device)
         self.actor, self.critic, self.critic_target = self.policy.actor, self.policy.critic, self.policy.critic_target
         target_entropy = target_entropy_of(settings.target_entropy, self.policy.action_size)
@@ -83,69 +68,9 @@ class MTSAC(MultiTaskOffPolicy):
         self._setup_learners()
         self._exploration = self.generators.torch("exploration")
         self._update_noise = self.generators.torch("update noise", self.device)
-        self.metrics = UpdateMetrics()
-        self.guard = UpdateGuard(settings.max_skipped_updates)
         self.replay_buffer = None
         if self.env is not None:
             self._setup_tasks()
-
-    def _setup_learners(self) -> None:
-        settings, scratch = self.settings, Scratch()
-        name, options = settings.balancer, dict(settings.balancer_kwargs or {})
-        critic = self._make_balancer(name, "critic balancer", options)
-        actor_name, actor_options = settings.actor_balancer, dict(settings.actor_balancer_kwargs or {})
-        is_same = actor_name is None and Needs.POSITIVE_LOSSES not in critic.needs
-        if actor_name is None:
-            actor_name, actor_options = (name, options) if is_same else ("unitary", {})
-        own = self._make_balancer(actor_name, "actor balancer", actor_options)
-        actor = balancer_of_actor(critic, own, (name, actor_name), is_same).to(self.device)
-        self.critic_learner, self.actor_learner = (
-            Learner(
-                side,
-                dict(module.named_parameters()),
-                losses,
-                balancer,
-                optimizer,
-                self._layout(setting, module, balancer, scratch),
-                self.max_grad_norm,
-            )
-            for side, setting, module, losses, balancer, optimizer in (
-                ("critic", "balancer", self.critic, self._critic_losses, critic, self.critic_optimizer),
-                ("actor", "actor_balancer", self.actor, self._actor_losses, actor, self.actor_optimizer),
-            )
-        )
-
-    @property
-    def critic_balancer(self) -> Balancer:
-        """What balances the critic's task losses."""
-        return self.critic_learner.balancer
-
-    @property
-    def actor_balancer(self) -> Balancer:
-        """What balances the actor's task losses."""
-        return self.actor_learner.balancer
-
-    def _make_balancer(self, name: str, stream: str, options: dict[str, Any]) -> Balancer:
-        generator = self.generators.torch(stream)
-        return make_balancer(name, num_tasks=self.num_tasks, generator=generator, **options).to(self.device)
-
-    def _layout(self, setting: str, module: nn.Module, balancer: Balancer, scratch: Scratch) -> GradientLayout:
-        """How the task gradients in a module's parameters are kept: as factors of its layers, or written out."""
-        grouped, asked = takes_grouped_parameters(module), self.settings.jacobian
-        if asked == "layerwise" and Needs.JACOBIAN in balancer.needs:
-            raise ConfigurationError(
-                f"jacobian='layerwise' holds no Jacobian, and the method of {setting} ({type(balancer).__name__}) "
-                "needs the whole of it: choose jacobian='full' or 'auto'."
-            )
-        if asked == "layerwise" and not grouped:
-            raise ConfigurationError(
-                "jacobian='layerwise' needs a network made of layers that take grouped parameters "
-                "(agents/networks/layers.py); this one has others: choose jacobian='full' or 'auto'."
-            )
-        free = asked == "auto" and grouped and Needs.JACOBIAN not in balancer.needs
-        layerwise = asked == "layerwise" or (free and factors_pay(self.batch_size // self.num_tasks))
-        expect_parameters(balancer, sum(parameter.numel() for parameter in module.parameters()))
-        return GradientLayout(grouped, layerwise, scratch)
 
     def _setup_optimizers(self) -> None:
         settings = self.settings
@@ -161,13 +86,7 @@ class MTSAC(MultiTaskOffPolicy):
     @property
     def runtime(self) -> dict[str, Any]:
         """Choices made from the machine, for the record of a run."""
-        return {
-            **super().runtime,
-            "precision": self.precision,
-            "float32_matmul_precision": self.float32_mode,
-            "compiled": self._compiler is not None and not self._compiler.failed,
-            "pipeline": self.pipeline,
-        }
+        return {**super().runtime, "pipeline": self.pipeline}
 
     def train(self, gradient_steps: int, batch_size: int = 0) -> None:
         """Make updates on stratified batches.
@@ -267,23 +186,6 @@ class MTSAC(MultiTaskOffPolicy):
     def _actor_losses(self, parameters: dict[str, Tensor], *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         usual = owns(self.actor, parameters) and len(batch[0]) == self.num_tasks
         return self._evaluate(actor_losses, self.actor, self.critic, parameters, *batch, usual=usual)
-
-    def _evaluate(self, function: Callable[..., Any], *arguments: Any, usual: bool) -> Any:
-        """Target or losses in the agent's precision.
-
-        Autocast covers the forward passes alone: the gradients follow in the precision each product was made in.
-
-        :param usual: whether shapes and parameters are those of every update, so that compiling pays
-        """
-        with autocast(self.precision, self.device):
-            if usual and self._compiler is not None:
-                return self._compiler.call(function, *arguments)
-            return function(*arguments)
-
-    def _task_gradient_norms(self, side: str) -> Tensor:
-        """Norms of the task gradients of the latest ``critic`` or ``actor`` step."""
-        learner = self.critic_learner if side == "critic" else self.actor_learner
-        return learner.latest_gradient_norms()
 
     def _parts(self) -> dict[str, Any]:
         return {

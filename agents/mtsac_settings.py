@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar
 
-from stable_baselines3.common.utils import LinearSchedule
-
-from agents.arguments import LEARNING_RATE, AgentArguments
+from agents.arguments import LEARNING_RATE, AgentArguments, batch_problems, falling_rate
 from agents.balancing.task_gradients import JACOBIANS
-from agents.critics import CATEGORICAL_TARGETS, CRITICS, REDUCTIONS
+from agents.critics import CATEGORICAL_TARGETS, REDUCTIONS
 from agents.errors import ConfigurationError
-from agents.policies import LOG_STD_RANGES
+from agents.policies import ACTION_CRITICS, LOG_STD_RANGES
 from agents.precision import PRECISIONS
 from agents.reward_scale import REWARD_SCALES
 from agents.settings import (
@@ -168,7 +166,7 @@ class MTSACPreset(MTSACSettings, AgentPreset):
     gamma: Fraction = MTSACSettings.gamma
     gradient_steps: Count = MTSACSettings.gradient_steps
     precision: Annotated[str, Choice(PRECISIONS)] = "auto"
-    critic: Annotated[str, Choice(tuple(CRITICS)), IN_POLICY] = "scalar"
+    critic: Annotated[str, Choice(ACTION_CRITICS), IN_POLICY] = "scalar"
     categorical: Annotated[CategoricalSettings, Gives("policy_kwargs['critic_kwargs']")] = field(
         default_factory=CategoricalSettings
     )
@@ -183,17 +181,12 @@ class MTSACPreset(MTSACSettings, AgentPreset):
         everything = -(-env_steps // num_tasks) + overshoot
         return {
             **{shared.name: getattr(self, shared.name) for shared in fields(MTSACSettings)},
-            "learning_rate": self._learning_rate(),
+            "learning_rate": falling_rate(self.learning_rate, self.final_learning_rate),
             "buffer_size": min(self.replay_per_task or everything, everything) * num_tasks,
             "learning_starts": self.warmup_steps_per_task * num_tasks,
             "batch_size": self.batch_size or self.samples_per_task * num_tasks,
             "policy_kwargs": self._policy_arguments(),
         }
-
-    def _learning_rate(self) -> float | LinearSchedule:
-        if self.final_learning_rate is None:
-            return self.learning_rate
-        return LinearSchedule(self.learning_rate, self.final_learning_rate, end_fraction=1.0)
 
     def _policy_arguments(self) -> dict[str, Any]:
         names = [name for name, hint in hints(type(self)).items() if described(hint, Gives) == IN_POLICY]
@@ -201,12 +194,10 @@ class MTSACPreset(MTSACSettings, AgentPreset):
         return {**{name: getattr(self, name) for name in names}, "critic_kwargs": atoms}
 
     def problems(self, num_tasks: int | None = None) -> Iterator[str]:
-        atoms, batch = self.categorical, self.batch_size
+        atoms = self.categorical
         if not atoms.v_min < atoms.v_max:
             yield f"categorical.v_min must be smaller than v_max, found {atoms.v_min:g} and {atoms.v_max:g}."
-        if num_tasks is not None and batch is not None and batch % num_tasks:
-            near = max(round(batch / num_tasks), 1) * num_tasks
-            yield f"batch_size must be divisible by the {num_tasks} tasks, found {batch}; {near} would be right."
+        yield from batch_problems(self.batch_size, num_tasks)
 
     def doubts(self, num_tasks: int, env_steps: int) -> Iterator[str]:
         warmup = self.warmup_steps_per_task * num_tasks

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from typing_extensions import Self
 
 from agents import tags
-from agents.algorithms import list_algorithms
+from agents.algorithms import acting_types, list_algorithms
 from agents.arguments import (
     SESSION,
     AgentArguments,
@@ -38,7 +38,7 @@ from agents.errors import ConfigurationError
 from agents.files.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
 from agents.files.untrusted import load_optimizer, refuse_absurd, refuse_not_finite
 from agents.metrics import UpdateMetrics
-from agents.policies import ActingPolicy, MultiTaskPolicy
+from agents.policies import MultiTaskPolicy
 from agents.progress import TaskProgress
 from agents.randomness import Generators
 from agents.replay import TaskReplayBuffer
@@ -340,7 +340,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         """
         refuse_unknown(cls.__name__, kwargs, signature_of(cls.arguments))
         data, tensors = read_agent(path)
-        if data.get("algorithm") == ActingPolicy.__name__:
+        if data.get("algorithm") in acting_types():
             raise AgentFileError(f"{path} holds a policy without critics, which cannot learn: read it by load_policy.")
         others = {record.agent.__name__ for record in list_algorithms() if not issubclass(cls, record.agent)}
         if data.get("algorithm") in others:

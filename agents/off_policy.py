@@ -14,7 +14,6 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 from typing_extensions import Self
 
-from agents.balancing.guard import UpdateGuard
 from agents.errors import ConfigurationError
 from agents.multitask import MultiTaskAlgorithm
 from agents.replay import TaskReplayBuffer
@@ -26,13 +25,12 @@ _OF_SB3 = ("buffer_size", "learning_starts", "tau", "gamma", "train_freq", "grad
 class MultiTaskOffPolicy(MultiTaskAlgorithm, OffPolicyAlgorithm):
     """An SB3 off-policy algorithm that learns K tasks at once, each from its own ring.
 
-    A subclass's `_setup_model` also builds `reward_scale`, `guard` and `_exploration`, and its settings have `pipeline`
+    A subclass's `_setup_model` also builds `reward_scale` and `_exploration`, and its settings have `pipeline`
     among their attributes.
     """
 
     pipeline: bool
     reward_scale: RewardScale
-    guard: UpdateGuard
     _exploration: torch.Generator
     train_freq: int
     replay_buffer: TaskReplayBuffer | None  # type: ignore[assignment]
@@ -155,19 +153,14 @@ class MultiTaskOffPolicy(MultiTaskAlgorithm, OffPolicyAlgorithm):
         if stored and self.num_timesteps > self.learning_starts and self.gradient_steps > 0:
             self.train(self.gradient_steps, self.batch_size)
 
-    # ------------------------------------------------------------------ logging, and the state of a run
-
-    def dump_logs(self) -> None:
-        self.logger.record("train/skipped_updates", self.guard.state_dict()["skipped"])
-        super().dump_logs()
+    # ------------------------------------------------------------------ the state of a run
 
     def state(self) -> dict[str, Any]:
-        return {**super().state(), "episodes": self.reward_scale.episodes_state(), "guard": self.guard.state_dict()}
+        return {**super().state(), "episodes": self.reward_scale.episodes_state()}
 
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)
         self.reward_scale.load_episodes_state(state.get("episodes", {}))
-        self.guard.load_state_dict(state["guard"])
 
     def save_replay_buffer(self, path: Any) -> None:
         """Refused: SB3 would write a pickle.

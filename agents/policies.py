@@ -20,6 +20,7 @@ from agents.networks import NetworkShape, TaskNetwork, make_network, options_of
 from agents.networks.layers import EMBEDDING_SIZE, TaskEncoding
 from agents.signatures import signature_with
 
+ACTION_CRITICS = ("scalar", "categorical")  # kinds of values of state and action
 LOG_STD_RANGES = {"clamp": (-20.0, 2.0), "tanh": (-10.0, 2.0)}
 ACTOR_HEAD_SCALE = 1e-3  # actions start near the middle of their range
 
@@ -170,9 +171,14 @@ class PolicySettings:
         task_id = "embedding" if self.shares_embedding else self._told
         return self._network(shape, self.hidden_sizes, task_id, layer_norm=self.critic_layer_norm)
 
-    def value(self) -> Value:
-        """What the outputs of the critics mean."""
-        return make_value(self.critic, self.ensemble_reduction, **(self.critic_kwargs or {}))
+    def value(self, num_tasks: int) -> Value:
+        """What the outputs of the critics mean.
+
+        :raises ConfigurationError: for a kind that these critics cannot have
+        """
+        if self.critic not in ACTION_CRITICS:
+            raise unknown_name("critic", self.critic, ACTION_CRITICS)
+        return make_value(self.critic, self.ensemble_reduction, num_tasks=num_tasks, **(self.critic_kwargs or {}))
 
     def _network(self, shape: NetworkShape, hidden_sizes: Sequence[int], task_id: str, **wanted: float) -> TaskNetwork:
         """A network that gets, of the options wanted, those that its architecture has not settled itself."""
@@ -195,6 +201,11 @@ class MultiTaskPolicy(BasePolicy):
     """
 
     __signature__: ClassVar[inspect.Signature]
+    settings_type: ClassVar[type[PolicySettings]] = PolicySettings
+    acting_type: ClassVar[type["MultiTaskPolicy"]]  # what acts alone, without critics: what an exported file holds
+
+    actor: Any
+    critic: Any
 
     def __init__(
         self,
@@ -207,19 +218,23 @@ class MultiTaskPolicy(BasePolicy):
         **settings: Any,
     ) -> None:
         super().__init__(observation_space, action_space, squash_output=True)
-        refuse_unknown("MultiTaskPolicy", settings, inspect.signature(PolicySettings))
-        chosen = PolicySettings(**settings)
+        refuse_unknown("MultiTaskPolicy", settings, inspect.signature(self.settings_type))
+        chosen = self.settings_type(**settings)
         self.num_tasks = num_tasks
         self.state_size = observation_space.shape[0] - num_tasks
         self.action_size = action_space.shape[0]
         self.generator = generator or torch.Generator().manual_seed(0)
+        self._build(chosen)
+
+    def _build(self, chosen: PolicySettings) -> None:
+        """Build actor and critics; the first weights are drawn in this order."""
         inputs = self.state_size + chosen.shared_size
         network = chosen.actor_network(self._shape(chosen, inputs, 2 * self.action_size, members=1))
         encoding = self._add_critics(chosen)
         self.actor = Actor(network, chosen.log_std, encoding)
 
     def _make_critic(self, chosen: PolicySettings) -> Critic:
-        value, inputs = chosen.value(), self.state_size + self.action_size
+        value, inputs = chosen.value(self.num_tasks), self.state_size + self.action_size
         shape = self._shape(chosen, inputs, value.outputs, chosen.num_critics)
         return Critic(chosen.critic_network(shape), value)
 
@@ -265,3 +280,6 @@ class ActingPolicy(MultiTaskPolicy):
             size = self._make_critic(chosen).network.task_encoding.size
         self.task_encoding = TaskEncoding(self.num_tasks, "embedding", size, self.generator)
         return self.task_encoding
+
+
+MultiTaskPolicy.acting_type = ActingPolicy

@@ -44,10 +44,14 @@ class Registry(Mapping[str, Entry]):
 
         :raises ConfigurationError: if its name is taken
         """
-        if record.name in self._records:
-            article = "An" if self.kind[0] in "aeiou" else "A"
-            raise ConfigurationError(f"{article} {self.kind} named '{record.name}' is registered already.")
+        self.refuse_taken(record.name)
         self._records[record.name] = record
+
+    def refuse_taken(self, name: str) -> None:
+        """:raises ConfigurationError: for a name that is registered"""
+        if name in self._records:
+            article = "An" if self.kind[0] in "aeiou" else "A"
+            raise ConfigurationError(f"{article} {self.kind} named '{name}' is registered already.")
 
     def find(self, name: str) -> Entry:
         """The record of a name that a user typed.

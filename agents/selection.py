@@ -50,6 +50,12 @@ class Selection:
         """How many tasks are active."""
         return int(self.active.sum())
 
+    @cached_property
+    def places(self) -> Tensor:
+        """How many groups of its task stand before each group ``[G]``: zeros where no task has several."""
+        first = torch.searchsorted(self.task, self.task)
+        return torch.arange(len(self.task)) - first
+
     def on(self, device: torch.device) -> Tensor:
         """Task of each group ``[G]``, on a device."""
         if device not in self._on_device:

@@ -13,7 +13,7 @@ import re
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 # ---------------------------------------------------------------------- what a setting may be
 
@@ -117,6 +117,8 @@ class AgentPreset:
     :param algorithm: registered name; ``mtrl list algorithms`` shows them
     :param name: what the settings are called, for the run's folder and tables
     """
+
+    NETWORK: ClassVar[str | None] = None  # the choice of `network` where none is named; None leaves that to the config
 
     algorithm: str = ""
     name: str = ""

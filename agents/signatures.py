@@ -10,8 +10,8 @@ def signature_with(cls: type, settings: type) -> inspect.Signature:
 
     :param settings: the dataclass whose fields they are
     """
-    signature = inspect.signature(cls)
-    own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    _, *parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+    own = [one for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD]
     fields = inspect.signature(settings).parameters.values()
     keywords = [field.replace(kind=inspect.Parameter.KEYWORD_ONLY) for field in fields]
-    return signature.replace(parameters=[*own, *keywords])
+    return inspect.Signature([*own, *keywords])

@@ -25,6 +25,7 @@ EVAL_LENGTH = "eval_length"
 ROLLOUT_SUCCESS = "rollout_success"
 ROLLOUT_RETURN = "rollout_return"
 UPDATES = "train/n_updates"
+LEARNING_RATE = "train/learning_rate"
 SKIPPED_UPDATES = "train/skipped_updates"
 RESTARTS = "env/restarts"
 TASK_RESTARTS = "env_restarts"
@@ -42,6 +43,10 @@ MEAN_TAGS = {
     "entropy": "train/entropy",
     "critic_gradient_norm": "train/critic_gradient_norm",
     "actor_gradient_norm": "train/actor_gradient_norm",
+    "approx_kl": "train/approx_kl",
+    "clip_fraction": "train/clip_fraction",
+    "explained_variance": "train/explained_variance",
+    "std": "train/std",
 }
 TASK_TAGS = {
     "critic_loss": "train_critic_loss",
@@ -49,6 +54,10 @@ TASK_TAGS = {
     "temperature": "ent_coef",
     "q_value": "train_q_value",
     "entropy": "train_entropy",
+    "approx_kl": "train_approx_kl",
+    "clip_fraction": "train_clip_fraction",
+    "explained_variance": "train_explained_variance",
+    "std": "train_std",
     "critic_balancer.weights": BALANCER_WEIGHT,
     "actor_balancer.weights": BALANCER_WEIGHT_ACTOR,
     "critic_balancer.gaps": "balancer_gap",
@@ -121,17 +130,30 @@ MEANINGS: Mapping[tuple[str, ...], str] = {
         "half the squared TD error, or the cross-entropy, summed over the critics; unweighted. The first grows with "
         "the scale of the rewards"
     ),
-    _with_tasks("actor_loss"): "`alpha log pi - min Q`: falls below zero as values rise",
+    _with_tasks("actor_loss"): (
+        "`alpha log pi - min Q`: falls below zero as values rise. Of PPO, the clipped surrogate and the entropy, with "
+        "the opposite sign: about zero"
+    ),
     _with_tasks("q_value"): "mean value of the batch. Steady growth beyond `max reward / (1 - gamma)` is divergence",
     _with_tasks("temperature"): "temperature; near zero the task acts almost greedily",
     (MEAN_TAGS["temperature_loss"],): "positive when the entropy is above its target",
     _with_tasks("entropy"): "estimated entropy of the actions in nats; it should settle near the target, `-A`",
+    _with_tasks("approx_kl"): (
+        "of PPO: divergence of the policy from the one that acted, in nats; a mean over the minibatches"
+    ),
+    _with_tasks("clip_fraction"): "of PPO: share of the transitions whose ratio of densities is clipped",
+    _with_tasks("explained_variance"): (
+        "of PPO: 1 where values foretell returns, 0 where a constant would do as well; none for a task whose returns "
+        "do not differ"
+    ),
+    _with_tasks("std"): "of PPO: standard deviation of the actions, in units of half the box; a mean over the actions",
     (MEAN_TAGS["critic_gradient_norm"], MEAN_TAGS["actor_gradient_norm"]): "before clipping",
     ("train/q_max_abs",): (
         "largest value of a batch over all critics, its mean over the updates, of the task where it is largest; "
         "compare as `train/q_value`"
     ),
     ("train/temperature_min", "train/temperature_max"): "range of the temperatures over the tasks",
+    (LEARNING_RATE,): "of the latest updates",
     (UPDATES,): "gradient updates since the training began",
     (SKIPPED_UPDATES,): ("updates skipped for a number that is not finite, since the training began; it should stay 0"),
     (MEMORY,): (

@@ -4,15 +4,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agents import MTSAC
+    from agents import MTPPO, MTSAC
     from agents.balancers import make_balancer
     from envs import MultiTaskVecEnv
     from mtrl import compare
     from mtrl.evaluation import evaluate
 
-__all__ = ["MTSAC", "compare", "evaluate", "make_balancer", "make_env"]
+__all__ = ["MTPPO", "MTSAC", "compare", "evaluate", "make_balancer", "make_env"]
 
-_HOME = {"MTSAC": "agents", "make_balancer": "agents.balancers", "evaluate": "mtrl.evaluation"}
+_HOME = {"MTPPO": "agents", "MTSAC": "agents", "make_balancer": "agents.balancers", "evaluate": "mtrl.evaluation"}
 
 
 def make_env(

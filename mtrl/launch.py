@@ -156,6 +156,7 @@ def prepare(arguments: Sequence[str], configs: Path) -> list[str]:
     :raises ConfigError: for what Hydra would pass over or explain badly: an unknown experiment, or option of a balancer
     """
     register_algorithms(with_files=_choices(configs, "agent"))
+    register_experiments(configs)
     register_balancers(arguments, with_files=_choices(configs, "balancer"))
     if not any(argument.startswith(_OTHER_CONFIGS) for argument in arguments):
         _refuse_unknown_experiments(arguments, _choices(configs, "experiment"))
@@ -257,7 +258,41 @@ def register_algorithms(with_files: Collection[str]) -> None:
 
     for record in list_algorithms():
         if record.name not in with_files:
-            ConfigStore.instance().store(group="agent", name=record.name, node=dataclasses.asdict(record.preset()))
+            preset = record.preset()
+            node: dict[str, Any] = dataclasses.asdict(preset)
+            if preset.NETWORK is not None:
+                node = {"defaults": [{"override /network@_global_.network": preset.NETWORK}, "_self_"], **node}
+            ConfigStore.instance().store(group="agent", name=record.name, node=node)
+
+
+def register_experiments(configs: Path) -> None:
+    """Let the settings that an experiment has for an algorithm be those of every choice of `agent` that builds on it.
+
+    ``experiment/pointmass/mtsac.yaml`` then counts for ``agent=brc`` too.
+
+    :param configs: the folder that Hydra composes configs from
+    """
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    from agents.algorithms import ALGORITHMS
+
+    for file in sorted((configs / "experiment").glob("*/*.yaml")):
+        for choice in _choices(configs, "agent") - ALGORITHMS.keys():
+            if _algorithm_of(choice, configs) == file.stem and not file.with_stem(choice).exists():
+                group = f"experiment/{file.parent.name}"
+                ConfigStore.instance().store(choice, OmegaConf.load(file), group=group, package="_global_")
+
+
+def _algorithm_of(choice: str, configs: Path) -> str:
+    """The algorithm whose settings a file of the group `agent` begins with, or another file that it builds on."""
+    from omegaconf import OmegaConf
+
+    file = configs / "agent" / f"{choice}.yaml"
+    if not file.exists():
+        return choice
+    settings: Any = OmegaConf.load(file)
+    return _algorithm_of(str(settings.defaults[0]), configs)
 
 
 def register_balancers(overrides: Sequence[str], with_files: Collection[str]) -> None:

@@ -11,10 +11,11 @@ import torch
 from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
+from agents.algorithms import acting_types, list_algorithms
 from agents.files.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
 from agents.files.untrusted import refuse_absurd
 from agents.multitask import MultiTaskAlgorithm
-from agents.policies import ActingPolicy
+from agents.policies import ActingPolicy, MultiTaskPolicy
 
 
 def save_policy(agent: MultiTaskAlgorithm, path: str | Path) -> Path:
@@ -24,7 +25,7 @@ def save_policy(agent: MultiTaskAlgorithm, path: str | Path) -> Path:
     :return: the path written
     """
     data = {
-        "algorithm": ActingPolicy.__name__,
+        "algorithm": type(agent.policy).acting_type.__name__,
         "settings": {"policy_kwargs": agent.policy_kwargs},
         "task_names": list(agent.task_names),
         "observation_space": space_to_json(agent.observation_space),
@@ -36,8 +37,8 @@ def save_policy(agent: MultiTaskAlgorithm, path: str | Path) -> Path:
     return write_agent(path, data, {"policy": {name: value.cpu() for name, value in tensors.items()}})
 
 
-def load_policy(path: str | Path, device: torch.device | str = "auto") -> ActingPolicy:
-    """The policy of a file that `save_policy` or `MTSAC.save` wrote, to `predict` with; nothing is unpickled.
+def load_policy(path: str | Path, device: torch.device | str = "auto") -> MultiTaskPolicy:
+    """The policy of a file that `save_policy` or an agent's `save` wrote, to `predict` with; nothing is unpickled.
 
     :raises AgentFileError: if the file holds no policy, or its tensors do not fit
     """
@@ -65,10 +66,16 @@ def _described(data: Mapping[str, Any]) -> dict[str, Tensor]:
         return _build(data).state_dict()
 
 
-def _build(data: Mapping[str, Any]) -> ActingPolicy:
+def _build(data: Mapping[str, Any]) -> MultiTaskPolicy:
     observations, actions = (space_from_json(data[name]) for name in ("observation_space", "action_space"))
     settings = data["settings"].get("policy_kwargs") or {}
-    return ActingPolicy(observations, actions, num_tasks=len(data["task_names"]), **settings)
+    return _policy_type(data["algorithm"])(observations, actions, num_tasks=len(data["task_names"]), **settings)
+
+
+def _policy_type(algorithm: str) -> type[MultiTaskPolicy]:
+    """What acts for the agents of an algorithm, which a file names, or names itself there."""
+    by_agent = {record.agent.__name__: record.agent.policy_type.acting_type for record in list_algorithms()}
+    return by_agent.get(algorithm) or acting_types().get(algorithm, ActingPolicy)
 
 
 def _acting_tensors(described: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -175,7 +175,11 @@ def test_a_reward_that_is_not_finite_is_not_clipped_away(kind, number):
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("categoric", {}, "Unknown critic 'categoric': choose from categorical, scalar.*did you mean 'categorical'"),
+        (
+            "categoric",
+            {},
+            "Unknown critic 'categoric': choose from categorical, popart, scalar.*did you mean 'categorical'",
+        ),
         ("categorical", {"atoms": 3}, "Unknown option of critic 'categorical' 'atoms': .*did you mean 'num_atoms'"),
         ("scalar", {"num_atoms": 3}, "Unknown option of critic 'scalar' 'num_atoms'"),
         ("categorical", {"num_atoms": 1}, "num_atoms must be at least 2, found 1"),
@@ -188,3 +192,15 @@ def test_a_reward_that_is_not_finite_is_not_clipped_away(kind, number):
 def test_what_is_no_critic_is_refused(name, options, sentence):
     with pytest.raises(ConfigurationError, match=sentence):
         make_value(name, **options)
+
+
+@pytest.mark.parametrize("target", ["projection", "hl_gauss"])
+def test_known_values_become_distributions_with_these_means(target):
+    value = categorical(target=target)
+    values = torch.tensor([[0.0, 1.25, -3.0], [2.5, -0.75, 0.1]], dtype=torch.float64)
+    found = value.target_of(values)
+    torch.testing.assert_close(found.sum(-1), torch.ones(2, 3, dtype=torch.float64))
+    torch.testing.assert_close(value._mean(found), values, rtol=0, atol=1e-2)
+    atoms = (found > 1e-12).sum(-1)
+    assert (atoms <= 2).all() if target == "projection" else (atoms > 2).all()
+    assert ScalarValue().target_of(values) is values

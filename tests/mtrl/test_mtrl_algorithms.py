@@ -126,7 +126,9 @@ def test_what_changes_no_result_names_no_other_folder_and_may_change(config: Mak
 
 
 def test_an_unknown_algorithm_is_refused_with_the_nearest_one() -> None:
-    sentence = r"agent\.algorithm: Unknown algorithm 'mtsca': choose from mtsac, reinforce, did you mean 'mtsac'\?"
+    sentence = (
+        r"agent\.algorithm: Unknown algorithm 'mtsca': choose from mtppo, mtsac, reinforce, did you mean 'mtsac'\?"
+    )
     with pytest.raises(ConfigError, match=sentence):
         RunConfig.from_dict({"agent": {"algorithm": "mtsca"}})
 
@@ -136,7 +138,7 @@ def test_a_name_is_given_once_and_to_its_own_settings() -> None:
         register_algorithm("mtsac", preset=ReinforcePreset, summary="")
     with pytest.raises(ConfigurationError, match="must have algorithm='other', found 'reinforce'"):
         register_algorithm("other", preset=ReinforcePreset, summary="")
-    assert [record.name for record in list_algorithms()] == ["mtsac", "reinforce"]
+    assert [record.name for record in list_algorithms()] == ["mtppo", "mtsac", "reinforce"]
     assert find_algorithm("mtsac").agent.__name__ == "MTSAC"
 
 

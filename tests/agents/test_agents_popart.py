@@ -1,0 +1,183 @@
+"""PopArt: moving the moments of a task moves no value of its critic."""
+
+import copy
+
+import pytest
+import torch
+
+from agents import ConfigurationError
+from agents.critics import PopArtValue, ScalarValue, make_value
+from agents.networks import NetworkShape, make_network
+from agents.policies import Critic
+
+K, B, STATE, ACTION = 4, 6, 5, 2
+TASKS = torch.arange(K)
+SCALES, SHIFTS = torch.tensor([[0.1], [1.0], [50.0], [300.0]]), torch.tensor([[0.0], [-3.0], [200.0], [1000.0]])
+
+
+def targets(count, samples=B, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(K, samples, generator=generator) * SCALES + SHIFTS for _ in range(count)]
+
+
+def critic(members=2, seed=0, network="multihead", **options):
+    generator = torch.Generator().manual_seed(seed)
+    shape = NetworkShape(STATE + ACTION, 1, K, members, generator)
+    net = make_network(network, shape, hidden_sizes=(16,), head_scale=0.5)
+    return Critic(net, make_value("popart", "min", num_tasks=K, **options))
+
+
+def inputs(seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(K, B, STATE, generator=generator), torch.randn(K, B, ACTION, generator=generator)
+
+
+def values(critic):
+    return critic.value.for_tasks(TASKS).values(critic(*inputs(), TASKS))
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_values_stay_as_they_are_when_the_moments_move(members):
+    ours = critic(members, rate=0.3)
+    for target in targets(8):
+        before, outputs = values(ours), ours(*inputs(), TASKS)
+        ours.value.update(target, TASKS, [ours.network.head])
+        # Sums as large as mu or sigma times an output are rounded, and so is what they leave.
+        rounding = 1e-6 * (ours.value.mu.abs() + ours.value.sigma * 10)
+        assert ((values(ours) - before).abs().amax((0, 2)) <= rounding + 1e-6 * before.abs().amax((0, 2))).all()
+        assert (ours(*inputs(), TASKS) - outputs).abs().max() > 1e-3, "the outputs did not move: nothing is tested"
+
+
+def test_in_double_precision_values_stay_to_its_rounding():
+    ours = critic(rate=0.3).double()
+    states, actions = (part.double() for part in inputs())
+    for target in targets(8):
+        before = ours.value.for_tasks(TASKS).values(ours(states, actions, TASKS))
+        ours.value.update(target.double(), TASKS, [ours.network.head])
+        after = ours.value.for_tasks(TASKS).values(ours(states, actions, TASKS))
+        torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-10)
+
+
+def test_the_first_updates_count_alike_so_moments_are_those_of_the_whole_stream():
+    ours, stream = critic(rate=0.1), targets(10)
+    for target in stream:
+        ours.value.update(target, TASKS, [ours.network.head])
+    seen = torch.cat(stream, 1).double()
+    torch.testing.assert_close(ours.value.mu.double(), seen.mean(1), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours.value.sigma.double(), seen.std(1, correction=0), rtol=1e-5, atol=1e-6)
+
+
+def test_later_moments_are_exponential_averages_of_targets_and_their_squares():
+    ours, stream, rate = critic(rate=0.25), targets(40, seed=2), 0.25
+    mean, square = torch.zeros(K).double(), torch.zeros(K).double()
+    for index, target in enumerate(stream):
+        share = max(rate, 1 / (index + 1))
+        ours.value.update(target, TASKS, [ours.network.head])
+        mean += share * (target.double().mean(1) - mean)
+        square += share * (target.double().square().mean(1) - square)
+    torch.testing.assert_close(ours.value.mu.double(), mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours.value.sigma.double(), (square - mean.square()).sqrt(), rtol=1e-4, atol=1e-6)
+
+
+def test_rewards_that_are_all_zero_leave_sigma_at_its_bound_and_everything_finite():
+    ours = critic(rate=0.5, min_sigma=1e-2)
+    before = values(ours)
+    for _ in range(50):
+        ours.value.update(torch.zeros(K, B), TASKS, [ours.network.head])
+    torch.testing.assert_close(ours.value.sigma, torch.full((K,), 1e-2))
+    torch.testing.assert_close(values(ours), before, rtol=1e-5, atol=1e-6)
+    loss = ours.value.for_tasks(TASKS).losses(ours(*inputs(), TASKS), torch.zeros(K, B))
+    assert loss.isfinite().all()
+
+
+def test_only_the_tasks_of_an_update_move():
+    ours, some = critic(rate=0.5), torch.tensor([2, 0])
+    before = [tensor.clone() for tensor in (ours.value.mu, ours.value.sigma, *ours.network.head.parameters())]
+    ours.value.update(targets(1)[0][some] + 5.0, some, [ours.network.head])
+    after = [ours.value.mu, ours.value.sigma, *ours.network.head.parameters()]
+    for old, new in zip(before, after, strict=True):
+        changed = (old != new).transpose(0, 1 if new.ndim > 1 else 0).flatten(1 if new.ndim > 1 else 0)
+        changed = changed.any(1) if changed.ndim > 1 else changed
+        assert changed.tolist() == [True, False, True, False]
+
+
+def test_a_task_with_a_target_that_is_not_finite_keeps_its_moments_and_its_values():
+    ours = critic(rate=0.5)
+    for batch in targets(2):
+        ours.value.update(batch, TASKS, [ours.network.head])
+    before, moments = values(ours), (ours.value.mu.clone(), ours.value.sigma.clone())
+    (batch,) = targets(1, seed=7)
+    batch[1, 3], batch[2, 0] = torch.nan, torch.inf
+    ours.value.update(batch, TASKS, [ours.network.head])
+    for old, new in zip(moments, (ours.value.mu, ours.value.sigma), strict=True):
+        assert (old == new).tolist() == [False, True, True, False]
+    torch.testing.assert_close(values(ours), before, rtol=1e-4, atol=2e-3)
+
+
+def test_critic_and_target_critic_share_moments_so_both_keep_their_values():
+    ours, target = critic(seed=0, rate=0.3), critic(seed=1, rate=0.3)
+    target.value = ours.value
+    before = values(ours), values(target)
+    for batch in targets(5):
+        ours.value.update(batch, TASKS, [ours.network.head, target.network.head])
+    for found, expected in zip((values(ours), values(target)), before, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-3)
+    # A Polyak average of the parameters is then one of the values' scale: equal critics stay equal under it.
+    twin = copy.deepcopy(target)
+    twin.value = ours.value
+    assert torch.equal(values(twin), values(target))
+
+
+def test_the_loss_is_that_of_normalised_targets_and_its_gradient_does_not_grow_with_their_scale():
+    ours = critic()
+    for batch in targets(1, samples=1000):
+        ours.value.update(batch, TASKS, [ours.network.head])
+    value, outputs = ours.value.for_tasks(TASKS), ours(*inputs(), TASKS)
+    (target,) = targets(1, seed=5)
+    mu, sigma = ours.value.mu[:, None], ours.value.sigma[:, None]
+    expected = ScalarValue().losses(outputs, (target - mu) / sigma)
+    torch.testing.assert_close(value.losses(outputs, target), expected)
+    scaled = 0.5 * ((value.values(outputs) - target) / sigma).square().mean(-1).sum(0)
+    torch.testing.assert_close(value.losses(outputs, target), scaled, rtol=1e-4, atol=1e-4)
+
+
+def test_the_td_target_is_in_units_of_values_for_groups_in_any_order():
+    ours, task = critic(rate=0.3), torch.tensor([3, 1, 1])
+    ours.value.update(targets(1)[0], TASKS, [ours.network.head])
+    outputs = torch.randn(2, 3, B, 1, generator=torch.Generator().manual_seed(0))
+    value = ours.value.for_tasks(task)
+    mu, sigma = ours.value.mu[task][:, None], ours.value.sigma[task][:, None]
+    smaller = torch.minimum(*(mu + sigma * outputs.squeeze(-1)))
+    torch.testing.assert_close(value.reduced(outputs), smaller)
+    rewards, discounts, bonus = torch.ones(3, B), torch.full((3, B), 0.9), torch.full((3, B), 2.0)
+    torch.testing.assert_close(value.target(outputs, rewards, discounts, bonus), 1.0 + 0.9 * (smaller + 2.0))
+
+
+def test_moments_travel_with_the_state_dict():
+    ours, other = critic(seed=0, rate=0.3), critic(seed=1, rate=0.3)
+    for batch in targets(3):
+        ours.value.update(batch, TASKS, [ours.network.head])
+    other.load_state_dict(ours.state_dict())
+    assert torch.equal(values(other), values(ours))
+    (batch,) = targets(1, seed=9)
+    for one in (ours, other):
+        one.value.update(batch, TASKS, [one.network.head])
+    assert torch.equal(values(other), values(ours))
+
+
+def test_kinds_that_normalise_nothing_are_the_same_for_all_tasks():
+    for name in ("scalar", "categorical"):
+        value = make_value(name, num_tasks=K)
+        assert value.for_tasks(TASKS) is value
+
+
+def test_a_head_that_the_tasks_share_and_options_out_of_range_are_refused():
+    shared = critic(network="mlp")
+    with pytest.raises(ConfigurationError, match="network=multihead"):
+        shared.value.update(targets(1)[0], TASKS, [shared.network.head])
+    with pytest.raises(ConfigurationError, match="rate must lie"):
+        PopArtValue(num_tasks=K, rate=0.0)
+    with pytest.raises(ConfigurationError, match="min_sigma must be greater"):
+        PopArtValue(num_tasks=K, min_sigma=0.0)
+    with pytest.raises(ConfigurationError, match="min_sigma"):
+        make_value("popart", num_tasks=K, min_sigam=1.0)
