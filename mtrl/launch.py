@@ -371,5 +371,9 @@ def _unknown_setting(key: str) -> str:
 
     if key.startswith("balancer.options."):  # the options of a balancer that is named were looked at before
         return f"'{key}' is no option of the balancer that is set: name its own beside it, such as balancer=cagrad."
-    of_agents = {name for record in list_algorithms() for name in setting_names(record.preset, "agent")}
-    return f"Unknown setting '{key}'{nearest_setting(key, [*setting_names(RunConfig), *sorted(of_agents)])}"
+    of_agents = {record.name: setting_names(record.preset, "agent") for record in list_algorithms()}
+    owners = [f"agent={name}" for name, names in of_agents.items() if key in names]
+    if owners:
+        return f"'{key}' is a setting of {' and '.join(owners)}, not of the agent that is chosen."
+    known = {name for names in of_agents.values() for name in names}
+    return f"Unknown setting '{key}'{nearest_setting(key, [*setting_names(RunConfig), *sorted(known)])}"
