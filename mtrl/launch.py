@@ -161,6 +161,8 @@ def prepare(arguments: Sequence[str], configs: Path) -> list[str]:
     if not any(argument.startswith(_OTHER_CONFIGS) for argument in arguments):
         _refuse_unknown_experiments(arguments, _choices(configs, "experiment"))
     _refuse_unknown_options(arguments)
+    if "~experiment" in arguments:  # without its experiment a suite has the agents' own settings
+        arguments = [*arguments, "~experiment/of_algorithm"]
     return [f"++{argument}" if _OPEN_GROUP.match(argument) else argument for argument in arguments]
 
 
@@ -266,9 +268,9 @@ def register_algorithms(with_files: Collection[str]) -> None:
 
 
 def register_experiments(configs: Path) -> None:
-    """Let the settings that an experiment has for an algorithm be those of every choice of `agent` that builds on it.
+    """Let what a suite changes of an algorithm count for every choice of `agent` that builds on it.
 
-    ``experiment/pointmass/mtsac.yaml`` then counts for ``agent=brc`` too.
+    ``experiment/of_algorithm/pointmass_mtsac.yaml`` then counts for ``agent=brc`` too.
 
     :param configs: the folder that Hydra composes configs from
     """
@@ -277,11 +279,14 @@ def register_experiments(configs: Path) -> None:
 
     from agents.algorithms import ALGORITHMS
 
-    for file in sorted((configs / "experiment").glob("*/*.yaml")):
-        for choice in _choices(configs, "agent") - ALGORITHMS.keys():
-            if _algorithm_of(choice, configs) == file.stem and not file.with_stem(choice).exists():
-                group = f"experiment/{file.parent.name}"
-                ConfigStore.instance().store(choice, OmegaConf.load(file), group=group, package="_global_")
+    group = "experiment/of_algorithm"
+    names = _choices(configs, group)
+    for choice in _choices(configs, "agent") - ALGORITHMS.keys():
+        algorithm = _algorithm_of(choice, configs)
+        for name in (name for name in names if name.endswith(f"_{algorithm}")):
+            own, node = name.removesuffix(algorithm) + choice, OmegaConf.load(configs / group / f"{name}.yaml")
+            if own not in names:
+                ConfigStore.instance().store(own, node, group=group, package="_global_")
 
 
 def _algorithm_of(choice: str, configs: Path) -> str:
@@ -366,5 +371,9 @@ def _unknown_setting(key: str) -> str:
 
     if key.startswith("balancer.options."):  # the options of a balancer that is named were looked at before
         return f"'{key}' is no option of the balancer that is set: name its own beside it, such as balancer=cagrad."
-    of_agents = {name for record in list_algorithms() for name in setting_names(record.preset, "agent")}
-    return f"Unknown setting '{key}'{nearest_setting(key, [*setting_names(RunConfig), *sorted(of_agents)])}"
+    of_agents = {record.name: setting_names(record.preset, "agent") for record in list_algorithms()}
+    owners = [f"agent={name}" for name, names in of_agents.items() if key in names]
+    if owners:
+        return f"'{key}' is a setting of {' and '.join(owners)}, not of the agent that is chosen."
+    known = {name for names in of_agents.values() for name in names}
+    return f"Unknown setting '{key}'{nearest_setting(key, [*setting_names(RunConfig), *sorted(known)])}"

@@ -334,7 +334,8 @@ def test_without_its_experiment_a_suite_has_the_agents_own_settings() -> None:
         (["experiment=quickstart,mt50_gqu"], "experiment has no choice 'mt50_gqu'; did you mean 'mt50_gpu'?"),
         (
             ["experiment=null"],
-            "experiment has no choice 'null'; known: mt10_gpu, mt10_laptop, mt50_gpu, pointmass, quickstart.",
+            "experiment has no choice 'null'; known: mt10_gpu, mt10_laptop, mt10_minutes, mt50_gpu, mt50_hours, "
+            "pointmass, quickstart.",
         ),
         (
             ["balancer=dwa", "balancer.options.temprature=1"],

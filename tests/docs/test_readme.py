@@ -33,6 +33,8 @@ COMPOSED_ONLY = {  # the config is composed and printed instead
     "python train.py -m hydra/launcher=submitit_slurm hydra.launcher.partition=cpu hydra.launcher.cpus_per_task=2 "
     "hydra.launcher.timeout_min=600 threads=2 env=mt10 balancer=unitary,famo 'seed=range(10)'": "needs a cluster",
     "python train.py env=mt10 agent=mtsac_regularized total_env_steps=2_000_000": "builds ten simulators",
+    "python train.py experiment=mt10_minutes balancer=fairgrad balancer.actor=pcgrad": "builds forty simulators",
+    "python train.py env=mt10 agent=mtppo total_env_steps=2_000_000": "builds ten simulators",
     "python train.py env=pointmass balancer=schedule schedule=tune/first/schedule.json seed=7": "needs a search",
     # MT10 is run once, by the command that spells out its parts; these differ from it in the balancer.
     "python train.py env=mt10 balancer=famo": "builds ten simulators",
@@ -42,8 +44,6 @@ COMPOSED_ONLY = {  # the config is composed and printed instead
 SMALL = [
     "agent.compile=false",
     "total_env_steps=120",
-    "agent.warmup_steps_per_task=5",
-    "agent.replay_per_task=100",
     "network.hidden_sizes=[8]",
     "evaluation.every_env_steps=1000",
     "evaluation.final_episodes=1",
@@ -55,6 +55,10 @@ SMALL = [
     "tracking.tensorboard=false",
     "tracking.plots=false",
 ]
+SMALL_OF_AGENT = {
+    "mtsac": ["agent.warmup_steps_per_task=5", "agent.replay_per_task=100"],
+    "mtppo": ["agent.n_steps=5", "agent.samples_per_task=5", "agent.n_epochs=1"],
+}
 
 
 def fenced(language):

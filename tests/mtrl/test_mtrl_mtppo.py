@@ -1,6 +1,7 @@
 """Runs of multitask PPO: trained, paused, resumed, evaluated, exported and compared as those of MTSAC are."""
 
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from mtrl.experiment import run
 from tests.grids import grid
 from tests.mtrl.paused_runs import checkpoints, everything, run_until
 
+ROOT = Path(__file__).resolve().parents[2]
 MakeConfig = Callable[..., RunConfig]
 AGENT = {
     "algorithm": "mtppo",
@@ -113,3 +115,14 @@ def test_toppo_has_a_balancer_on_each_side_unless_another_is_named() -> None:
 def test_a_setting_that_cannot_work_is_refused_in_a_sentence(override: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         compose(["env=pointmass", "agent=mtppo", override]).make_suite()
+
+
+def test_a_setting_of_another_algorithm_is_refused_with_its_owner(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py", "env=pointmass", "agent=mtppo", "agent.tau=0.1"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    assert ended.value.code == 2
+    assert "'agent.tau' is a setting of agent=mtsac, not of the agent that is chosen." in capsys.readouterr().err
