@@ -93,6 +93,14 @@ def signature_of(arguments: type[AgentArguments]) -> inspect.Signature:
     )
 
 
+def signature_with(cls: type, settings: type) -> inspect.Signature:
+    """The signature of a constructor that ends in ``**settings``, with the fields of `settings` one by one."""
+    *own, _ = inspect.signature(cls).parameters.values()
+    fields = inspect.signature(settings).parameters.values()
+    keywords = [field.replace(kind=inspect.Parameter.KEYWORD_ONLY) for field in fields]
+    return inspect.Signature([*own, *keywords])
+
+
 def documentation_of(arguments: type[AgentArguments]) -> str:
     """The ``:param`` lines of an algorithm's constructor."""
     said = {**explanations(arguments), **_SESSION_DOCS}
