@@ -13,12 +13,11 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from agents.arguments import refuse_unknown
+from agents.arguments import refuse_unknown, signature_with
 from agents.critics import Value, make_value
 from agents.errors import ConfigurationError, unknown_name
 from agents.networks import NetworkShape, TaskNetwork, make_network, options_of
 from agents.networks.layers import EMBEDDING_SIZE, TaskEncoding
-from agents.signatures import signature_with
 
 ACTION_CRITICS = ("scalar", "categorical")  # kinds of values of state and action
 LOG_STD_RANGES = {"clamp": (-20.0, 2.0), "tanh": (-10.0, 2.0)}

@@ -9,6 +9,7 @@ import torch
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
+from agents.arguments import signature_with
 from agents.critics import PopArtValue, Value, make_value
 from agents.errors import ConfigurationError, unknown_name
 from agents.gaussian import LOG_STDS, GaussianActor, draw
@@ -16,7 +17,6 @@ from agents.networks.layers import TaskHeads
 from agents.observations import ObservationScale
 from agents.policies import MultiTaskPolicy, PolicySettings
 from agents.ppo_updates import StateCritic
-from agents.signatures import signature_with
 
 OBSERVATION_SCALES = ("running", "none")
 STATE_CRITICS = ("popart", "scalar", "categorical")

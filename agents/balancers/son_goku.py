@@ -1,6 +1,7 @@
 """SON-GOKU: groups of tasks that do not interfere take turns; any balancer works within the group."""
 
 import time
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,6 +19,35 @@ from agents.selection import Selection
 
 # What a refresh found, over the pairs of tasks: the threshold has edges below `interference_max` only.
 FOUND = ("interference_median", "interference_90", "interference_max", "edge_share")
+
+
+@dataclass(frozen=True)
+class SonGokuOptions:
+    """What a user can set of `SonGoku`.
+
+    :param refresh_every: least number of updates from one graph to the next
+    :param beta: memory of the gradient averages; 0 draws the graph from one batch, which the paper warns of
+    :param tau: threshold in the end; low separates more tasks
+    :param tau_initial: threshold of the warm-up; 1 trains all tasks jointly
+    :param warmup: updates of the warm-up
+    :param anneal: updates from ``tau_initial`` to ``tau`` after it; a run of fewer never comes down to ``tau``
+    :param schedule: ``log``, ``linear``, ``cosine`` or ``constant``
+    :param f_min: turns of every task per cycle, where groups without conflict allow
+    """
+
+    refresh_every: int = 32
+    beta: float = 0.9
+    tau: float = 0.25
+    tau_initial: float = 1.0
+    warmup: int = 1000
+    anneal: int = 10_000
+    schedule: str = "log"
+    f_min: int = 1
+
+    def __post_init__(self) -> None:
+        require_whole("son_goku", 1, refresh_every=self.refresh_every, f_min=self.f_min)
+        if not 0 <= self.beta < 1:
+            raise ConfigurationError(f"son_goku: beta must be at least 0 and below 1, found {self.beta!r}.")
 
 
 @register_balancer(
@@ -44,40 +74,25 @@ class SonGoku(Scheduler):
     running cycle, so that every task is reached once per cycle; heads of resting tasks coast on Adam's moments. The
     thresholds are those of the paper; warm-up and annealing are not published for reinforcement learning.
 
-    :param inner: balancer within the group
-    :param refresh_every: least number of updates from one graph to the next
-    :param beta: memory of the gradient averages; 0 draws the graph from one batch, which the paper warns of
-    :param tau: threshold in the end; low separates more tasks
-    :param tau_initial: threshold of the warm-up; 1 trains all tasks jointly
-    :param warmup: updates of the warm-up
-    :param anneal: updates from ``tau_initial`` to ``tau`` after it; a run of fewer never comes down to ``tau``
-    :param schedule: ``log``, ``linear``, ``cosine`` or ``constant``
-    :param f_min: turns of every task per cycle, where groups without conflict allow
+    :param inner: balancer within the group; `Unitary` if there is none
     """
 
+    Options = SonGokuOptions
     found: Tensor
 
     def __init__(
         self,
         num_tasks: int,
+        options: SonGokuOptions,
         inner: Balancer | None = None,
-        refresh_every: int = 32,
-        beta: float = 0.9,
-        tau: float = 0.25,
-        tau_initial: float = 1.0,
-        warmup: int = 1000,
-        anneal: int = 10_000,
-        schedule: str = "log",
-        f_min: int = 1,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(num_tasks, generator)
-        require_whole("son_goku", 1, refresh_every=refresh_every, f_min=f_min)
-        if not 0 <= beta < 1:
-            raise ConfigurationError(f"son_goku: beta must be at least 0 and below 1, found {beta!r}.")
+        self.options = options
         self.within = WithinGroup(Unitary(num_tasks) if inner is None else inner)
-        self.refresh_every, self.beta, self.f_min = refresh_every, beta, f_min
-        self.threshold = ThresholdSchedule(tau_initial, tau, warmup, anneal, schedule)
+        self.threshold = ThresholdSchedule(
+            options.tau_initial, options.tau, options.warmup, options.anneal, options.schedule
+        )
         self.memory = GradientMemory(num_tasks)
         self.groups = torch.ones(1, num_tasks, dtype=torch.bool)  # [M, K], on the host
         self.register_buffer("found", torch.zeros(len(FOUND)))  # by the latest refresh
@@ -143,7 +158,7 @@ class SonGoku(Scheduler):
 
     def _refresh_due(self) -> bool:
         # At threshold 1 no two tasks conflict: without a refresh, the warm-up is joint training to the bit.
-        due = self._slot == 0 and self._since >= self.refresh_every
+        due = self._slot == 0 and self._since >= self.options.refresh_every
         return due and self.threshold(self._updates) < 1
 
     def _next_group(self, tasks: Tasks) -> Selection:
@@ -159,10 +174,10 @@ class SonGoku(Scheduler):
     def _refresh(self, tasks: Tasks) -> None:
         began = self._began or time.perf_counter()
         gradient_norms(self, tasks)
-        smooth = self.memory.blend(tasks, 1 - self.beta)
+        smooth = self.memory.blend(tasks, 1 - self.options.beta)
         gramian = (smooth @ smooth.mT).to("cpu").to(torch.float64)
         threshold = self.threshold(self._updates)
-        self.groups = schedule_groups(gramian, threshold, self.f_min)
+        self.groups = schedule_groups(gramian, threshold, self.options.f_min)
         self._note(over_pairs(interference(gramian)), threshold)
         self._since = 0
         self._refreshes += 1

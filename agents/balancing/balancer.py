@@ -69,10 +69,13 @@ class Balancer(nn.Module):
     A method is a `Weighting`, a `Direction` or a `Scheduler`; it never reaches into the agent. It sees finite losses
     only, so nothing that it remembers is ever undone. Randomness comes from `generator` only.
 
+    A method of many options lists them in a frozen dataclass, names it in `Options`, and takes one as ``options``.
+
     :param num_tasks: K
     :param generator: source of the method's random numbers, on the CPU
     """
 
+    Options: ClassVar[type[Any] | None] = None  # None: the options are parameters of the constructor
     _weights: Tensor
     task_buffers: ClassVar[Mapping[str, int]] = {}  # buffers whose first so many dimensions count tasks
 

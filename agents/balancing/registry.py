@@ -30,6 +30,11 @@ class BalancerRecord(Record[Balancer]):
 BALANCERS: Registry[BalancerRecord] = Registry("balancer")
 
 
+def declaration(balancer: type[Balancer]) -> type:
+    """The class whose parameters are a method's options, and whose ``:param`` lines explain them."""
+    return balancer.Options or balancer
+
+
 def register_balancer(
     name: str, *, family: str, cost: str, paper: str, summary: str, **fixed: Any
 ) -> Callable[[type[Balancer]], type[Balancer]]:
@@ -43,7 +48,7 @@ def register_balancer(
             raise ConfigurationError(
                 f"Balancer '{name}' must be a Weighting, a Direction or a Scheduler, and {balancer.__name__} is none."
             )
-        parameters = inspect.signature(balancer).parameters
+        parameters = inspect.signature(declaration(balancer)).parameters
         known = frozenset(parameters) - {"num_tasks", "generator", "inner", *fixed}
         required = {option for option in known if parameters[option].default is inspect.Parameter.empty}
 
@@ -63,7 +68,9 @@ def register_balancer(
             if missing:
                 raise ConfigurationError(f"Balancer '{name}' needs the option '{missing[0]}'.")
             scheduled = {} if inner is None else {"inner": inner}
-            return balancer(num_tasks, generator=generator, **fixed, **options, **scheduled).as_it_acts()
+            chosen = {**fixed, **options}
+            given = chosen if balancer.Options is None else {"options": balancer.Options(**chosen)}
+            return balancer(num_tasks, generator=generator, **given, **scheduled).as_it_acts()
 
         BALANCERS.add(BalancerRecord(name, summary, known, make, family, cost, paper, balancer))
         return balancer

@@ -5,14 +5,14 @@ A test fails when a page is not current.
 """
 
 import inspect
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from agents.balancers import list_balancers
 from agents.balancing.balancer import Direction, Needs
-from agents.balancing.registry import BalancerRecord
+from agents.balancing.registry import BalancerRecord, declaration
+from agents.settings import explanations
 
 FOLDER = Path(__file__).resolve().parent
 BEGIN = "<!-- written by `python -m docs.methods.generate` from the docstrings -->"
@@ -22,7 +22,6 @@ _REQUIRED: dict[str, dict[str, Any]] = {  # what a method cannot be made without
     "static": {"weights": [1.0, 1.0]},
     "schedule": {"times": [0.0], "weights": [[1.0, 1.0]]},
 }
-_PARAMETER = re.compile(r"^:param (\w+): (.*(?:\n[ ]+.*)*)", re.MULTILINE)
 _SITES = {"arXiv": "https://arxiv.org/abs/", "openreview": "https://openreview.net/forum?id="}
 
 
@@ -80,7 +79,7 @@ def _section(record: BalancerRecord) -> str:
     prose = prose.strip().replace("\nDiffers from", "\n\nDiffers from").replace("``", "`")
     parts = [f"## `{record.name}`", f"{record.summary[0].upper()}{record.summary[1:]}.", _facts(record), prose]
     if record.options:
-        parts.append(_options(record, text))
+        parts.append(_options(record))
     return "\n\n".join(parts)
 
 
@@ -97,9 +96,9 @@ def _facts(record: BalancerRecord) -> str:
     return " · ".join(facts)
 
 
-def _options(record: BalancerRecord, text: str) -> str:
-    meanings = {name: " ".join(meaning.split()) for name, meaning in _PARAMETER.findall(text)}
-    parameters = inspect.signature(record.balancer).parameters
+def _options(record: BalancerRecord) -> str:
+    declared = declaration(record.balancer)
+    meanings, parameters = explanations(declared), inspect.signature(declared).parameters
     lines = ["| option | default | meaning |", "| --- | --- | --- |"]
     for name in (name for name in parameters if name in record.options):
         default = parameters[name].default

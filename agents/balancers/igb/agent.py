@@ -25,14 +25,14 @@ def to_weights(logits: Tensor, floor: float) -> Tensor:
     return (1.0 - floor) * logits.shape[-1] * logits.softmax(-1) + floor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WeightAgentSettings:
     """How a weight agent learns.
 
     :param network: ``equivariant`` (any number of tasks, all treated alike) or ``mlp``
     :param width: of the hidden layers
     :param floor: least weight of a task, of 1 on average; 1 leaves no choice: every weight is one
-    :param logit_range: u_max; without the floor, weights differ by at most a factor ``exp(2 u_max)``
+    :param logit_range: u_max; without floor and noise, weights differ by at most a factor ``exp(2 u_max)``
     :param gamma: discount per decision
     :param tau: Polyak coefficient of both target networks
     :param actor_lr: step size of the policy

@@ -1,13 +1,14 @@
 """Controls of IGB-RL that need a finished run of it: its weights without its agent."""
 
 import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from agents.balancers.igb.decided import DecidedWeights
+from agents.balancers.igb.decided import DecidedWeights, DecisionOptions
 from agents.balancers.igb.rl import FEATURES
 from agents.balancing.registry import register_balancer
 from agents.balancing.tasks import Tasks
@@ -17,6 +18,17 @@ from agents.files.agent_file import AgentFileError, read_agent
 REREAD_EVERY = 10  # updates between two looks at the record
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecordOptions(DecisionOptions):
+    """What a user can set of weights from a record.
+
+    :param source: folder of a run of ``igb_rl``, or its ``agent.zip``
+    """
+
+    window: int = field(default=REREAD_EVERY, init=False)  # no option
+    source: str
+
+
 class RecordedWeights(DecidedWeights):
     """Weights of a finished run of `igb_rl`, from the memory of its agent in ``agent.zip``.
 
@@ -24,6 +36,7 @@ class RecordedWeights(DecidedWeights):
     :cvar permuted: give every task the weights of another
     """
 
+    Options = RecordOptions
     name: ClassVar[str]
     average: ClassVar[bool] = False
     permuted: ClassVar[bool] = False
@@ -31,16 +44,9 @@ class RecordedWeights(DecidedWeights):
     schedule: Tensor
     origin: Tensor
 
-    def __init__(
-        self,
-        num_tasks: int,
-        source: str,
-        weights_on: str = "both",
-        scale: str = "none",
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(num_tasks, self.name, REREAD_EVERY, weights_on, scale, False, generator)
-        times, weights = read_record(source, num_tasks)
+    def __init__(self, num_tasks: int, options: RecordOptions, generator: torch.Generator | None = None) -> None:
+        super().__init__(num_tasks, self.name, options, False, generator)
+        times, weights = read_record(options.source, num_tasks)
         if self.average:
             times, weights = times[:1], weights.mean(0, keepdim=True)
         if self.permuted:
@@ -49,7 +55,7 @@ class RecordedWeights(DecidedWeights):
             weights = weights[:, order.roll(1)[order.argsort()]]
         self.register_buffer("times", times)  # share of the budget at each decision, [n]
         self.register_buffer("schedule", weights)  # [n, K]
-        self.register_buffer("origin", torch.tensor(zlib.crc32(str(source).encode())))  # tells sources apart
+        self.register_buffer("origin", torch.tensor(zlib.crc32(str(options.source).encode())))  # tells sources apart
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """A saved record stands, whatever has become of the run at its source; another source is another record."""
@@ -103,10 +109,6 @@ class FrozenAverage(RecordedWeights):
     """The mean over time of the weights that `igb_rl` executed in a finished run, constant from the first update on.
 
     If it does as well as that run, what counts is how much weight each task got, and not when.
-
-    :param source: folder of a run of ``igb_rl``, or its ``agent.zip``
-    :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
-    :param scale: ``spread`` measures losses in units of the spread of their task's targets first; ``none`` does not
     """
 
     name = "igb_rl_frozen"
@@ -125,10 +127,6 @@ class PermutedRecord(RecordedWeights):
 
     If it does as well as that run, what counts is that weights moved, and not which task they favoured. The order is
     drawn from the run's seed; no task keeps its own weights.
-
-    :param source: folder of a run of ``igb_rl``, or its ``agent.zip``
-    :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
-    :param scale: ``spread`` measures losses in units of the spread of their task's targets first; ``none`` does not
     """
 
     name = "igb_rl_permuted"

@@ -1,5 +1,6 @@
 """What the methods share that decide weights once per window of updates, for critic and actor alike."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,18 +19,31 @@ TINY = 1e-30  # and in itself: one sample of each task has none
 PATIENCE = 10  # windows after which a decision no longer waits for an episode of every task
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecisionOptions:
+    """When weights are decided, and where they act.
+
+    :param window: updates between two decisions; where gaps come from episodes, a decision also waits for one of each
+    :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
+    :param scale: ``spread`` measures losses in units of the spread of their task's targets first; ``none`` does not
+    """
+
+    window: int = 100
+    weights_on: str = "both"
+    scale: str = "none"
+
+
 class DecidedWeights(Weighting):
     """Weights that stand for a window of updates. A subclass implements `decide`, and says in `watch` what it sees.
 
     One decision serves critic and actor: the critic's balancer decides, the actor's is a `FollowedDecision`.
 
+    With the scale ``spread``, critic losses are measured in units of the variance of their task's targets, and actor
+    losses in units of its square root, before the weights act: then a task with small rewards is not unheard. A
+    critic's cross-entropy has no units, and is left alone. All weights together still have mean one.
+
     :param method: name in errors
-    :param window: updates between two decisions
-    :param weights_on: ``critic``, ``actor`` or ``both``: where the weights act if one decision serves both
-    :param scale: ``spread`` measures critic losses in units of the variance of their task's targets, and actor losses
-        in units of its square root, before the weights act: then a task with small rewards is not unheard. A critic's
-        cross-entropy has no units, and is left alone. All weights together still have mean one. ``none`` leaves the
-        losses as they are
+    :param options: where `weights_on` is not ``both``, it holds if one decision serves critic and actor
     :param waits: whether a decision also waits until every task has ended an episode since the last one
     """
 
@@ -40,20 +54,17 @@ class DecidedWeights(Weighting):
         self,
         num_tasks: int,
         method: str,
-        window: int,
-        weights_on: str,
-        scale: str,
+        options: DecisionOptions,
         waits: bool,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(num_tasks, generator)
-        require_whole(method, 1, window=window)
-        if weights_on not in ACTS_ON:
-            raise unknown_name(f"weights_on of {method}", weights_on, ACTS_ON)
-        if scale not in SCALES:
-            raise unknown_name(f"scale of {method}", scale, SCALES)
-        self.method, self.window, self.weights_on, self.waits = method, window, weights_on, waits
-        self.scale = scale
+        require_whole(method, 1, window=options.window)
+        if options.weights_on not in ACTS_ON:
+            raise unknown_name(f"weights_on of {method}", options.weights_on, ACTS_ON)
+        if options.scale not in SCALES:
+            raise unknown_name(f"scale of {method}", options.scale, SCALES)
+        self.options, self.waits = options, waits
         self.register_buffer("decided", torch.ones(num_tasks))
         self.register_buffer("variance", torch.ones(num_tasks))  # of each task's targets, smoothed
         self.decisions = 0
@@ -83,25 +94,25 @@ class DecidedWeights(Weighting):
             self.decisions += 1
             self._since, self._episodes = 0, self._ended_episodes(tasks)
         self._since += 1
-        if self._serves_both and self.weights_on == "actor":
+        if self._serves_both and self.options.weights_on == "actor":
             return torch.ones_like(losses)
-        if self.scale == "none":
+        if self.options.scale == "none":
             return self.decided.to(losses)
         weights = self.decided / self._variance() if self._squares else self.decided
         return (weights / weights.mean()).to(losses)
 
     def weights_for_actor(self) -> Tensor:
         """The decided weights as they act on the actor's losses ``[K]``."""
-        if self.weights_on == "critic":
+        if self.options.weights_on == "critic":
             return torch.ones_like(self.decided)
-        if self.scale == "none":
+        if self.options.scale == "none":
             return self.decided
         weights = self.decided / self._variance().sqrt()
         return weights / weights.mean()
 
     def _measure(self, tasks: Tasks) -> None:
         """Follow the variance of the targets; without targets it stays one, and nothing is scaled."""
-        metrics = tasks.metrics if self.scale == "spread" else {}
+        metrics = tasks.metrics if self.options.scale == "spread" else {}
         variance, self._squares = metrics.get("target_variance"), "squared_error" not in metrics
         if variance is not None:
             new = variance.to(self.variance)
@@ -113,16 +124,16 @@ class DecidedWeights(Weighting):
 
     def diagnostics(self) -> dict[str, Tensor]:
         """Beside the weights as they act: those that were decided, before any scale."""
-        if self.scale == "none":
+        if self.options.scale == "none":
             return super().diagnostics()
         return {**super().diagnostics(), "decided": self.decided}
 
     def _due(self, tasks: Tasks) -> bool:
         if self.decisions == 0:
             return True
-        if self._since < self.window:
+        if self._since < self.options.window:
             return False
-        if not self.waits or self._since >= PATIENCE * self.window or tasks.context.progress is None:
+        if not self.waits or self._since >= PATIENCE * self.options.window or tasks.context.progress is None:
             return True
         return bool((tasks.context.progress.episodes > self._episodes).all())
 

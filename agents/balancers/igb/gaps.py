@@ -4,6 +4,7 @@ Gaps lie in [0, 1], whatever the scale of rewards and losses: 1 is nothing learn
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,18 @@ class Reading(NamedTuple):
     loss_ratio: Tensor  # log of the window's loss over its slow average, scaled to [-1, 1]
 
 
+@dataclass(frozen=True, kw_only=True)
+class GapOptions:
+    """Where gaps come from.
+
+    :param gap_source: ``critic``, ``td_norm``, ``return``, ``success`` or ``mixed``
+    :param target_returns: return that counts as solved, one number or one per task; None takes the best so far
+    """
+
+    gap_source: str = "mixed"
+    target_returns: float | Sequence[float] | None = None
+
+
 class ImprovableGaps(nn.Module):
     """The gap of every task, from one of five sources (Dai et al. 2023, arXiv 2307.15429, carried over to RL).
 
@@ -42,8 +55,9 @@ class ImprovableGaps(nn.Module):
     Returns are raw: no reward scale touches them. R* is `target_returns`, or the highest 95th percentile of recent
     returns so far.
 
+    :param method: name in errors
     :param source: one of the five
-    :param target_returns: return that counts as solved, one number or one per task; None takes the best so far
+    :param target_returns: as in `GapOptions`
     """
 
     loss_sum: Tensor

@@ -1,6 +1,7 @@
 """What a weight agent keeps: its decisions, and the noise with which it explores."""
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -86,6 +87,22 @@ class DecisionMemory(nn.Module):
             )
         self._count = count
         self.rows = state.to(self.rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplorationOptions:
+    """How weights explore.
+
+    :param warmup: share of the budget with random weights, of standard normal logits
+    :param noise: ``gaussian`` or ``ou``, on the logits
+    :param noise_start: its standard deviation at first
+    :param noise_end: its standard deviation from half of the budget on
+    """
+
+    warmup: float = 0.1
+    noise: str = "gaussian"
+    noise_start: float = 0.5
+    noise_end: float = 0.1
 
 
 class ExplorationNoise(nn.Module):

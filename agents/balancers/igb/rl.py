@@ -1,14 +1,14 @@
 """IGB-RL: an agent beside the agent, which reads the progress of every task and learns to assign the task weights."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from agents.balancers.igb.agent import DDPGWeightAgent, WeightAgentSettings, to_weights
-from agents.balancers.igb.decided import DecidedWeights
-from agents.balancers.igb.gaps import ImprovableGaps, Reading
-from agents.balancers.igb.memory import DecisionMemory, ExplorationNoise
+from agents.balancers.igb.decided import DecidedWeights, DecisionOptions
+from agents.balancers.igb.gaps import GapOptions, ImprovableGaps, Reading
+from agents.balancers.igb.memory import DecisionMemory, ExplorationNoise, ExplorationOptions
 from agents.balancing.options import require_not_negative, require_positive, require_whole
 from agents.balancing.registry import register_balancer
 from agents.balancing.tasks import Tasks
@@ -47,6 +47,37 @@ def _worst(values: Tensor, share: float) -> Tensor:
     return values.sort(-1).values[..., : max(1, int(share * values.shape[-1]))].mean(-1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImprovableGapRLOptions(WeightAgentSettings, ExplorationOptions, GapOptions, DecisionOptions):
+    """What a user can set of `ImprovableGapRL`.
+
+    :param reward: ``decrease`` of the gaps over the window, or their ``level`` after it
+    :param kappa: part of the mean over tasks in the reward
+    :param worst_share: share of the tasks that count as the worst ones; at least one
+    :param updates: of the agent per decision
+    :param learn_after: decisions before the first of them
+    :param prior: how far an untrained agent leans towards tasks with large gaps; 0 starts from equal weights
+    """
+
+    width: int = field(default=64, init=False)  # no option
+    reward: str = "decrease"
+    kappa: float = 0.5
+    worst_share: float = 0.2
+    updates: int = 10
+    learn_after: int = 32
+    prior: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_not_negative("igb_rl", kappa=self.kappa, prior=self.prior)
+        require_positive("igb_rl", worst_share=self.worst_share)
+        require_whole("igb_rl", 0, updates=self.updates, learn_after=self.learn_after)
+        if self.reward not in REWARDS:
+            raise unknown_name("reward of igb_rl", self.reward, REWARDS)
+        if not 0 <= self.warmup <= 1:
+            raise ConfigurationError(f"igb_rl: warmup is a share of the budget from 0 to 1, found {self.warmup!r}.")
+        self.check("igb_rl")
+
+
 @register_balancer(
     "igb_rl",
     family="loss",
@@ -64,85 +95,23 @@ class ImprovableGapRL(DecidedWeights):
     Differs from the paper: gaps of returns and success instead of loss ratios, since a critic's loss rises while its
     values grow; DDPG instead of SAC, windows instead of single batches, a floor under every weight; the sum to K and
     the smallest decrease as the reward are the paper's. `igb_v2` is the published agent.
-
-    :param window: updates between two decisions; where gaps come from episodes, a decision also waits for one of each
-    :param gap_source: ``critic``, ``td_norm``, ``return``, ``success`` or ``mixed``
-    :param target_returns: return that counts as solved, one number or one per task; None takes the best so far
-    :param reward: ``decrease`` of the gaps over the window, or their ``level`` after it
-    :param kappa: part of the mean over tasks in the reward
-    :param worst_share: share of the tasks that count as the worst ones; at least one
-    :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
-    :param scale: ``spread`` measures losses in units of the spread of their task's targets first; ``none`` does not
-    :param warmup: share of the budget with random weights
-    :param noise: ``gaussian`` or ``ou``, on the logits
-    :param noise_start: its standard deviation at first
-    :param noise_end: its standard deviation from half of the budget on
-    :param updates: of the agent per decision
-    :param learn_after: decisions before the first of them
-    :param prior: how far an untrained agent leans towards tasks with large gaps; 0 starts from equal weights
-    :param network: ``equivariant`` (all tasks alike, any number) or ``mlp``
-    :param floor: least weight; 1 makes every weight one while the agent learns on
-    :param logit_range: u_max; weights differ by less than a factor ``exp(2 u_max)`` but for the noise
-    :param gamma: discount per decision
-    :param tau: Polyak coefficient of the agent's target networks
-    :param actor_lr: step size of its policy
-    :param critic_lr: step size of its critic
-    :param capacity: decisions that it remembers
-    :param batch_size: decisions in one of its updates
-    :param critics: 2 takes the smaller of two values
     """
 
+    Options = ImprovableGapRLOptions
+    options: ImprovableGapRLOptions
     last_state: Tensor
     last_gaps: Tensor
     report: Tensor
 
     def __init__(
-        self,
-        num_tasks: int,
-        window: int = 100,
-        gap_source: str = "mixed",
-        target_returns: float | Sequence[float] | None = None,
-        reward: str = "decrease",
-        kappa: float = 0.5,
-        worst_share: float = 0.2,
-        weights_on: str = "both",
-        scale: str = "none",
-        warmup: float = 0.1,
-        noise: str = "gaussian",
-        noise_start: float = 0.5,
-        noise_end: float = 0.1,
-        updates: int = 10,
-        learn_after: int = 32,
-        prior: float = 1.0,
-        network: str = "equivariant",
-        floor: float = 0.1,
-        logit_range: float = 2.0,
-        gamma: float = 0.9,
-        tau: float = 0.005,
-        actor_lr: float = 1e-3,
-        critic_lr: float = 1e-3,
-        capacity: int = 10_000,
-        batch_size: int = 64,
-        critics: int = 1,
-        generator: torch.Generator | None = None,
+        self, num_tasks: int, options: ImprovableGapRLOptions, generator: torch.Generator | None = None
     ) -> None:
-        gaps = ImprovableGaps("igb_rl", num_tasks, gap_source, target_returns)
-        super().__init__(num_tasks, "igb_rl", window, weights_on, scale, gaps.episodic, generator)
-        require_not_negative("igb_rl", kappa=kappa, prior=prior)
-        require_positive("igb_rl", worst_share=worst_share)
-        require_whole("igb_rl", 0, updates=updates, learn_after=learn_after)
-        if reward not in REWARDS:
-            raise unknown_name("reward of igb_rl", reward, REWARDS)
-        if not 0 <= warmup <= 1:
-            raise ConfigurationError(f"igb_rl: warmup is a share of the budget from 0 to 1, found {warmup!r}.")
-        self.gaps, self.noise = gaps, ExplorationNoise(num_tasks, noise, noise_start, noise_end)
-        self.reward, self.kappa, self.worst_share, self.warmup = reward, kappa, worst_share, warmup
-        self.updates, self.learn_after = updates, max(learn_after, 1)
-        settings = WeightAgentSettings(
-            network, 64, floor, logit_range, gamma, tau, actor_lr, critic_lr, capacity, batch_size, critics
-        )
-        settings.check("igb_rl")
-        self.agent = DDPGWeightAgent(num_tasks, len(FEATURES), settings, self.generator, FEATURES.index("gap"), prior)
+        gaps = ImprovableGaps("igb_rl", num_tasks, options.gap_source, options.target_returns)
+        super().__init__(num_tasks, "igb_rl", options, gaps.episodic, generator)
+        self.gaps = gaps
+        self.noise = ExplorationNoise(num_tasks, options.noise, options.noise_start, options.noise_end)
+        gap_feature = FEATURES.index("gap")
+        self.agent = DDPGWeightAgent(num_tasks, len(FEATURES), options, self.generator, gap_feature, options.prior)
         self.register_buffer("last_state", torch.zeros(num_tasks, len(FEATURES)))
         self.register_buffer("last_gaps", torch.ones(num_tasks))
         self.register_buffer("report", torch.zeros(len(REPORT)))
@@ -156,7 +125,7 @@ class ImprovableGapRL(DecidedWeights):
         state, rate_ratio = self._state(tasks, reading, used), self._rate_ratio(tasks)
         if self.decisions > 0:
             self._learn(self._reward_of(reading.gaps) * rate_ratio, state)
-        if used < self.warmup:
+        if used < self.options.warmup:
             weights = self.agent.random_weights()
         else:
             weights = self.agent.act(state, self.noise.draw(used, self.agent.exploration))
@@ -189,18 +158,19 @@ class ImprovableGapRL(DecidedWeights):
 
     def _learn(self, reward: Tensor, state: Tensor) -> None:
         """Remember what the last decision brought and led to, and learn from what is remembered."""
-        agent = self.agent
+        agent, options = self.agent, self.options
         agent.memory.add(self.last_state, self.decided / self.num_tasks, reward, state)
         self._note(agent_reward=reward, weight_progress_correlation=weight_progress_correlation(agent.memory))
-        if len(agent.memory) >= self.learn_after and self.updates > 0:
+        if len(agent.memory) >= options.learn_after and options.updates > 0:
             with torch.enable_grad():
-                learned = agent.learn(self.updates)
+                learned = agent.learn(options.updates)
             self._note(agent_critic_loss=learned["critic_loss"], agent_value=learned["value"])
 
     def _reward_of(self, gaps: Tensor) -> Tensor:
-        if self.reward == "level":
-            return level_reward(gaps, self.worst_share, self.kappa)
-        return improvement_reward(self.last_gaps, gaps, self.worst_share, self.kappa)
+        options = self.options
+        if options.reward == "level":
+            return level_reward(gaps, options.worst_share, options.kappa)
+        return improvement_reward(self.last_gaps, gaps, options.worst_share, options.kappa)
 
     def _rate_ratio(self, tasks: Tasks) -> float:
         """Initial over current learning rate: what a smaller step brings less is not the weights' doing (alpha)."""
@@ -236,6 +206,20 @@ def weight_progress_correlation(memory: DecisionMemory) -> Tensor:
     return (weights * falls).sum() / (weights.norm() * falls.norm()).clamp(min=1e-12)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImprovableGapRandomOptions(ExplorationOptions, DecisionOptions):
+    """What a user can set of `ImprovableGapRandom`.
+
+    :param floor: least weight
+    """
+
+    floor: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.floor <= 1:
+            raise ConfigurationError(f"igb_rl_random: floor must lie between 0 and 1, found {self.floor!r}.")
+
+
 @register_balancer(
     "igb_rl_random",
     family="loss",
@@ -247,37 +231,19 @@ class ImprovableGapRandom(DecidedWeights):
     """The weights that `igb_rl` would execute if its agent knew nothing: same warm-up, noise, floor and windows.
 
     A gain of `igb_rl` over this control is due to what the agent has learnt, not to weights that move.
-
-    :param window: updates between two draws; as in `igb_rl`, a draw also waits for an episode of every task
-    :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
-    :param scale: ``spread`` measures losses in units of the spread of their task's targets first; ``none`` does not
-    :param warmup: share of the budget with standard normal logits
-    :param noise: ``gaussian`` or ``ou``, on the logits
-    :param noise_start: its standard deviation at first
-    :param noise_end: its standard deviation from half of the budget on
-    :param floor: least weight
     """
 
+    Options = ImprovableGapRandomOptions
+    options: ImprovableGapRandomOptions
+
     def __init__(
-        self,
-        num_tasks: int,
-        window: int = 100,
-        weights_on: str = "both",
-        scale: str = "none",
-        warmup: float = 0.1,
-        noise: str = "gaussian",
-        noise_start: float = 0.5,
-        noise_end: float = 0.1,
-        floor: float = 0.1,
-        generator: torch.Generator | None = None,
+        self, num_tasks: int, options: ImprovableGapRandomOptions, generator: torch.Generator | None = None
     ) -> None:
-        super().__init__(num_tasks, "igb_rl_random", window, weights_on, scale, True, generator)
-        if not 0 <= floor <= 1:
-            raise ConfigurationError(f"igb_rl_random: floor must lie between 0 and 1, found {floor!r}.")
-        self.noise, self.warmup, self.floor = ExplorationNoise(num_tasks, noise, noise_start, noise_end), warmup, floor
+        super().__init__(num_tasks, "igb_rl_random", options, True, generator)
+        self.noise = ExplorationNoise(num_tasks, options.noise, options.noise_start, options.noise_end)
 
     def decide(self, tasks: Tasks) -> Tensor:
-        used = tasks.context.budget_used
-        if used < self.warmup:
-            return to_weights(torch.randn(self.num_tasks, generator=self.generator), self.floor)
-        return to_weights(self.noise.draw(used, self.generator), self.floor)
+        used, floor = tasks.context.budget_used, self.options.floor
+        if used < self.options.warmup:
+            return to_weights(torch.randn(self.num_tasks, generator=self.generator), floor)
+        return to_weights(self.noise.draw(used, self.generator), floor)

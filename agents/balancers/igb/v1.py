@@ -1,12 +1,12 @@
 """Improvable gap balancing in closed form: more weight where more is left to gain. The learned agent is `igb_rl`."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from agents.balancers.igb.decided import DecidedWeights
-from agents.balancers.igb.gaps import ImprovableGaps
+from agents.balancers.igb.decided import DecidedWeights, DecisionOptions
+from agents.balancers.igb.gaps import GapOptions, ImprovableGaps
 from agents.balancing.balancer import Needs, Weighting
 from agents.balancing.options import require_positive, require_whole
 from agents.balancing.reference_losses import ReferenceLosses
@@ -55,6 +55,19 @@ class ImprovableGapV1(Weighting):
         return importance / losses
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImprovableGapV1RLOptions(GapOptions, DecisionOptions):
+    """What a user can set of `ImprovableGapV1RL`.
+
+    :param temperature: T; higher is closer to equal weights
+    """
+
+    temperature: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_positive("igb_v1_rl", temperature=self.temperature)
+
+
 @register_balancer(
     "igb_v1_rl",
     family="loss",
@@ -70,30 +83,17 @@ class ImprovableGapV1RL(DecidedWeights):
     agent of `igb_rl` adds to a fixed rule.
     Differs from the paper: gaps of training episodes; weights multiply losses, not their logarithms; decided once
     per window.
-
-    :param temperature: T; higher is closer to equal weights
-    :param window: updates between two decisions; where gaps come from episodes, a decision also waits for one of each
-    :param gap_source: ``critic``, ``td_norm``, ``return``, ``success`` or ``mixed``
-    :param target_returns: return that counts as solved, one number or one per task; None takes the best so far
-    :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
-    :param scale: ``spread`` measures losses in units of the spread of their task's targets first; ``none`` does not
     """
 
+    Options = ImprovableGapV1RLOptions
+    options: ImprovableGapV1RLOptions
+
     def __init__(
-        self,
-        num_tasks: int,
-        temperature: float = 0.5,
-        window: int = 100,
-        gap_source: str = "mixed",
-        target_returns: float | Sequence[float] | None = None,
-        weights_on: str = "both",
-        scale: str = "none",
-        generator: torch.Generator | None = None,
+        self, num_tasks: int, options: ImprovableGapV1RLOptions, generator: torch.Generator | None = None
     ) -> None:
-        gaps = ImprovableGaps("igb_v1_rl", num_tasks, gap_source, target_returns)
-        super().__init__(num_tasks, "igb_v1_rl", window, weights_on, scale, gaps.episodic, generator)
-        require_positive("igb_v1_rl", temperature=temperature)
-        self.gaps, self.temperature = gaps, temperature
+        gaps = ImprovableGaps("igb_v1_rl", num_tasks, options.gap_source, options.target_returns)
+        super().__init__(num_tasks, "igb_v1_rl", options, gaps.episodic, generator)
+        self.gaps = gaps
         self.register_buffer("last_gaps", torch.ones(num_tasks))
 
     def watch(self, tasks: Tasks) -> None:
@@ -101,7 +101,7 @@ class ImprovableGapV1RL(DecidedWeights):
 
     def decide(self, tasks: Tasks) -> Tensor:
         self.last_gaps = self.gaps.read(tasks).gaps
-        return self.num_tasks * (self.last_gaps / self.temperature).softmax(-1)
+        return self.num_tasks * (self.last_gaps / self.options.temperature).softmax(-1)
 
     def diagnostics(self) -> dict[str, Tensor]:
         """Beside the weights: the gap of every task."""
