@@ -106,11 +106,13 @@ class TaskSuite:
         """
         shape = (self.num_tasks * simulation.copies, self.observation_space.shape[0], self.action_space.shape[0])
         horizons = self.horizons_of_tasks(simulation.horizon)
-        recipes = []
+        recipes, size = [], self.observation_space.shape[0] - self.num_tasks
         for i, schedule in enumerate(self.schedules(simulation)):
             k = i % self.num_tasks
             make = _Make(self.makers[k], simulation.seed, horizons[k], simulation.render_mode)
-            recipes.append(EnvRecipe(i, self.task_names[k], make, schedule, horizons[k], simulation.stop_at_success))
+            recipes.append(
+                EnvRecipe(i, self.task_names[k], make, schedule, horizons[k], simulation.stop_at_success, size)
+            )
         if simulation.workers:
             from .workers import WorkerPool
 
