@@ -196,6 +196,8 @@ class MultiTaskPolicy(BasePolicy):
 
     __signature__: ClassVar[inspect.Signature]
 
+    task_names: tuple[str, ...] | None = None  # in the order of the one-hot, where it is known
+
     def __init__(
         self,
         observation_space: spaces.Box,

@@ -277,14 +277,19 @@ def _actions(probes: Sequence[_Probe]) -> tuple[spaces.Box, bool]:
     return spaces.Box(-1.0, 1.0, first.action_low.shape, np.float32), True
 
 
-def _horizons(probes: Sequence[_Probe], horizon: int | None) -> list[int]:
+def _horizons(probes: Sequence[_Probe], horizon: int | None, fallback: int | None) -> list[int]:
     if horizon is not None:
         check_horizon(horizon, None, "gym")
         return [horizon] * len(probes)
+    if fallback is not None:
+        check_horizon(fallback, None, "gym")
+    horizons = []
     for probe in probes:
-        if probe.horizon is None:
+        own = probe.horizon or fallback
+        if own is None:
             raise SuiteError(f"task {probe.task!r} has no time limit of its own; give one with horizon=")
-    return [probe.horizon for probe in probes if probe.horizon is not None]
+        horizons.append(own)
+    return horizons
 
 
 def make_gym(
@@ -292,6 +297,7 @@ def make_gym(
     horizon: int | None = None,
     success_return: float | Mapping[str, float] | None = None,
     num_goals: int = 0,
+    fallback_horizon: int | None = None,
 ) -> TaskSuite:
     """A suite of Gymnasium tasks.
 
@@ -302,6 +308,7 @@ def make_gym(
     :param success_return: return of a whole episode from which it is a success, one for all or one per task name; by
         default the info key ``is_success``, ``success`` or ``solved`` decides, and without one no episode succeeds.
     :param num_goals: start seeds per task, 0 for fresh ones without end.
+    :param fallback_horizon: steps per episode of tasks without a time limit of their own, where `horizon` is not given.
     :raises SuiteError: for tasks that do not fit together or an option out of range.
     """
     if tasks is None:
@@ -316,7 +323,7 @@ def make_gym(
             raise SuiteError(f"success_return names an unknown task {name!r}{did_you_mean(name, sources)}")
     probes = [_probe(task, source) for task, source in sources.items()]
     action_space, rescale = _actions(probes)
-    horizons = _horizons(probes, horizon)
+    horizons = _horizons(probes, horizon, fallback_horizon)
     size = max(len(probe.low) for probe in probes)
     low = np.min([np.pad(probe.low, (0, size - len(probe.low))) for probe in probes], axis=0)
     high = np.max([np.pad(probe.high, (0, size - len(probe.high))) for probe in probes], axis=0)

@@ -215,3 +215,15 @@ def test_a_constructor_may_bring_its_own_time_limit(vec_env, new_constructor):
     env.reset()
     dones = [bool(env.step(np.zeros((1, 2), np.float32))[2][0]) for _ in range(4)]
     assert suite.horizon == 4 and dones == [False, False, False, True]
+
+
+def test_a_horizon_for_the_environments_serves_tasks_that_have_none(new_constructor):
+    from mtrl import make_env
+
+    env = make_env("gym", tasks={"endless": new_constructor(action_size=1), "swing": "Pendulum-v1"}, horizon=4)
+    assert env.horizon == 4
+    env.close()
+    suite = make_suite("gym", tasks={"endless": new_constructor(action_size=1), "swing": "Pendulum-v1"}, fallback_horizon=4)
+    assert list(suite.horizons) == [4, 200]
+    with pytest.raises(SuiteError, match="horizon must be an integer of at least 1, found 0"):
+        make_suite("gym", tasks={"endless": new_constructor()}, fallback_horizon=0)
