@@ -223,7 +223,9 @@ def test_a_horizon_for_the_environments_serves_tasks_that_have_none(new_construc
     env = make_env("gym", tasks={"endless": new_constructor(action_size=1), "swing": "Pendulum-v1"}, horizon=4)
     assert env.horizon == 4
     env.close()
-    suite = make_suite("gym", tasks={"endless": new_constructor(action_size=1), "swing": "Pendulum-v1"}, fallback_horizon=4)
+    suite = make_suite(
+        "gym", tasks={"endless": new_constructor(action_size=1), "swing": "Pendulum-v1"}, fallback_horizon=4
+    )
     assert list(suite.horizons) == [4, 200]
     with pytest.raises(SuiteError, match="horizon must be an integer of at least 1, found 0"):
         make_suite("gym", tasks={"endless": new_constructor()}, fallback_horizon=0)
