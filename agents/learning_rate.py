@@ -1,68 +1,35 @@
-"""What keeps the policy's steps at a wanted size: an iteration that ends early, or the learning rate."""
+"""Learning-rate schedules as JSON: those that can be described survive in ``agent.zip``, of others the latest rate."""
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Mapping
+from typing import Any
 
-from agents.errors import unknown_name
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
-FACTOR = 1.5
-KL_RULES = ("stop", "adapt")
-STOP_AT = 1.5  # times the wanted divergence, as in SB3
-LOWEST, HIGHEST = 0.1, 4.0  # times the scheduled learning rate
+_LINEAR = ("start", "end", "end_fraction")
 
 
-def adapted_to_kl(
-    learning_rate: float, kl: float, desired_kl: float, lowest: float = 1e-5, highest: float = 1e-2
-) -> float:
-    """The next learning rate: lower after steps more than twice too far, higher after steps less than half as far.
+def describe(rate: Any) -> Any:
+    """A learning rate as JSON holds it: a number, or SB3's linear schedule as a dictionary.
 
-    Source: the adaptive schedule of rl_games and rsl_rl, with their factor.
-
-    :param kl: mean divergence of the new policy from the one that acted, in nats
-    :param desired_kl: what it should be
-    :param lowest: the smallest learning rate
-    :param highest: the largest one
+    :param rate: what the agent was given: a number or a schedule
+    :return: None for a schedule that is code
     """
-    if kl > 2.0 * desired_kl:
-        learning_rate /= FACTOR
-    elif kl < 0.5 * desired_kl:
-        learning_rate *= FACTOR
-    return min(max(learning_rate, lowest), highest)
+    if isinstance(rate, FloatSchedule):  # a wrapper that SB3 puts around schedules
+        return describe(rate.value_schedule)
+    if type(rate) is ConstantSchedule:
+        return float(rate.val)
+    if type(rate) is LinearSchedule:
+        return {"schedule": "linear", **{name: float(getattr(rate, name)) for name in _LINEAR}}
+    return None if callable(rate) else float(rate)
 
 
-class KLRule(nn.Module):
-    """Holds the divergence of the new policy from the one that acted near a wanted size.
+def from_description(described: Any) -> Any:
+    """The learning rate that `describe` wrote.
 
-    :param target: in nats, a mean over tasks; None lets it be
-    :param rule: ``stop`` ends the epochs of an iteration once a minibatch is 1.5 times beyond it (Stable-Baselines3);
-        ``adapt`` multiplies the learning rate after every iteration, see `adapted_to_kl`
+    :raises ValueError: for a description of no schedule
     """
-
-    factor: Tensor
-
-    def __init__(self, target: float | None, rule: str) -> None:
-        super().__init__()
-        if rule not in KL_RULES:
-            raise unknown_name("kl_rule", rule, KL_RULES)
-        self.target, self.rule = target, rule
-        self.register_buffer("factor", torch.ones((), dtype=torch.float64))
-
-    def exceeded(self, kl: Tensor) -> bool:
-        """Whether the iteration is to end.
-
-        :param kl: of the latest minibatch, by task ``[K]``; NaN for idle tasks
-        """
-        if self.target is None or self.rule != "stop":
-            return False
-        return float(kl.nanmean()) > STOP_AT * self.target
-
-    def adapt(self, kls: list[Tensor]) -> None:
-        """An iteration has ended.
-
-        :param kls: of the minibatches of its last epoch, each ``[K]``; NaN for idle tasks
-        """
-        if self.target is None or self.rule != "adapt" or not kls:
-            return
-        kl = float(torch.stack(kls).nanmean())
-        if kl == kl:
-            self.factor.fill_(adapted_to_kl(float(self.factor), kl, self.target, LOWEST, HIGHEST))
+    if not isinstance(described, Mapping):
+        return described
+    if set(described) != {"schedule", *_LINEAR} or described["schedule"] != "linear":
+        raise ValueError(f"learning_rate is no schedule that is known here: {dict(described)!r:.200}")
+    return LinearSchedule(*(float(described[name]) for name in _LINEAR))

@@ -22,7 +22,7 @@ from agents.balancing.tasks import UpdateContext
 from agents.critics import PopArtValue
 from agents.errors import ConfigurationError
 from agents.gaussian import GaussianActor, draw, log_density
-from agents.learning_rate import KLRule
+from agents.kl_rule import KLRule
 from agents.metrics import with_prefix
 from agents.mtppo_settings import SAMPLES_PER_TASK, MTPPOArguments, MTPPOPreset
 from agents.policies import owns

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 from agents.arguments import AgentArguments, batch_problems, falling_rate
 from agents.balancing.task_gradients import JACOBIANS
 from agents.gaussian import LOG_STDS
-from agents.learning_rate import KL_RULES
+from agents.kl_rule import KL_RULES
 from agents.ppo_policy import OBSERVATION_SCALES, POPART_RATE
 from agents.precision import PRECISIONS
 from agents.rollout import NORMALISATIONS

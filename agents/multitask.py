@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,7 @@ from agents.arguments import (
 from agents.errors import ConfigurationError
 from agents.files.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
 from agents.files.untrusted import load_optimizer, refuse_absurd, refuse_not_finite
+from agents.learning_rate import describe, from_description
 from agents.metrics import UpdateMetrics
 from agents.policies import MultiTaskPolicy
 from agents.progress import TaskProgress
@@ -44,6 +46,7 @@ from agents.randomness import Generators
 from agents.replay import TaskReplayBuffer
 from agents.settings import hints
 from agents.snapshot import copied, load_log_state, log_state
+from agents.task_names import refuse_other_tasks
 
 # Attributes of SB3 that count, and that `learn` continues from.
 _COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
@@ -129,8 +132,20 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     def current_settings(self) -> AgentArguments:
         """The settings as they are now: attributes such as `gamma` may have been changed since the agent was made."""
         now = {name: getattr(self, name) for name in self._changeable}
-        # A schedule is code: what can be kept of it is the rate that it starts with.
-        return dataclasses.replace(self.settings, **{**now, "learning_rate": float(self.lr_schedule(1.0))})
+        return dataclasses.replace(self.settings, **{**now, "learning_rate": self.lr_schedule})
+
+    def _described_rate(self) -> Any:
+        """The learning rate as a file holds it, with a warning where a schedule is code."""
+        described = describe(self.lr_schedule)
+        if described is None:
+            described = float(self.lr_schedule(self._current_progress_remaining))
+            warnings.warn(
+                f"The learning-rate schedule {self.lr_schedule} is code, which an agent file does not hold: the file "
+                f"gets the rate of now, {described:g}. Use SB3's LinearSchedule or ConstantSchedule, or load the agent "
+                "with learning_rate=... to resume the schedule.",
+                stacklevel=3,
+            )
+        return described
 
     @property
     def runtime(self) -> dict[str, Any]:
@@ -150,11 +165,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             raise ConfigurationError(
                 f"{owner} takes no VecNormalize: rewards are scaled per task with reward_scale='std'."
             )
-        names = tuple(env.task_names)
-        if getattr(self, "task_names", names) != names:
-            raise ConfigurationError(
-                f"The agent learns the tasks {list(self.task_names)}, the environment has {list(names)}."
-            )
+        refuse_other_tasks(getattr(self, "task_names", env.task_names), env.task_names)
 
     def _adopt_tasks(self, env: Any) -> None:
         self._refuse_other_tasks(env)
@@ -319,7 +330,10 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         settings = self.current_settings()
         data = {
             "algorithm": type(self).__name__,
-            "settings": {name: getattr(settings, name) for name in hints(self.arguments)},
+            "settings": {
+                **{name: getattr(settings, name) for name in hints(self.arguments)},
+                "learning_rate": self._described_rate(),
+            },
             "task_names": list(self.task_names),
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
@@ -351,7 +365,9 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             raise AgentFileError(f"{path} sets '{foreign[0]}', which belongs to a session and not to an agent.")
         try:
             refuse_absurd(data)
-            model = cls(**{**data["settings"], **kwargs, "device": device, "_init_setup_model": False})
+            rate = from_description(data["settings"]["learning_rate"])
+            settings = {**data["settings"], "learning_rate": rate, **kwargs}
+            model = cls(**{**settings, "device": device, "_init_setup_model": False})
             model.task_names = tuple(data["task_names"])
             model.observation_space, model.action_space = (
                 space_from_json(data[name]) for name in ("observation_space", "action_space")
@@ -397,13 +413,15 @@ class MultiTaskAlgorithm(BaseAlgorithm):
 
         :param generator: draws its first weights and its exploration
         """
-        return self.policy_type(
+        policy = self.policy_type(
             self.observation_space,
             self.action_space,
             num_tasks=self.num_tasks,
             generator=generator,
             **self.policy_kwargs,
         )
+        policy.task_names = tuple(self.task_names)
+        return policy
 
     def _parts(self) -> dict[str, Any]:
         """Everything with a state dictionary, by the name it has in ``agent.zip``."""

@@ -206,6 +206,8 @@ class MultiTaskPolicy(BasePolicy):
     actor: Any
     critic: Any
 
+    task_names: tuple[str, ...] | None = None  # in the order of the one-hot, where it is known
+
     def __init__(
         self,
         observation_space: spaces.Box,

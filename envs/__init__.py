@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import EnvironmentFault, SuiteError
-    from .suite import TaskSuite, list_suites, make_suite
+    from .suite import TaskSuite, list_suites, make_suite, takes_option
     from .vector import MultiTaskVecEnv
 
-__all__ = ["EnvironmentFault", "MultiTaskVecEnv", "SuiteError", "TaskSuite", "list_suites", "make_suite"]
+__all__ = [
+    "EnvironmentFault",
+    "MultiTaskVecEnv",
+    "SuiteError",
+    "TaskSuite",
+    "list_suites",
+    "make_suite",
+    "takes_option",
+]
 
 _HOME = {
     "EnvironmentFault": "errors",
@@ -19,6 +27,7 @@ _HOME = {
     "TaskSuite": "suite",
     "list_suites": "suite",
     "make_suite": "suite",
+    "takes_option": "suite",
 }
 
 

@@ -57,6 +57,8 @@ def check_task_names(names: Any, known: Sequence[str] | None = None) -> tuple[st
     if isinstance(names, str) or not isinstance(names, Sequence) or len(names) == 0:
         raise SuiteError(f"tasks must be a list of at least one task, found {names!r}")
     for position, name in enumerate(names):
+        if not isinstance(name, str) or not name:
+            raise SuiteError(f"a task's name must be text, found {name!r}")
         if known is not None and name not in known:
             raise SuiteError(f"unknown task {name!r}{did_you_mean(name, known)}")
         if name in names[:position]:

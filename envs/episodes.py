@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from .errors import ContractError
+
 GoalOrder = Literal["random", "sweep"]
 GOAL_ORDERS: tuple[GoalOrder, ...] = ("random", "sweep")
 
@@ -115,6 +117,7 @@ class EnvRecipe:
     :param schedule: which goal each episode visits.
     :param horizon: steps after which an episode is cut off.
     :param stop_at_success: cut the episode off at its first success.
+    :param state_size: S, the most numbers that a state may have.
     """
 
     index: int
@@ -123,6 +126,7 @@ class EnvRecipe:
     schedule: GoalSchedule
     horizon: int
     stop_at_success: bool
+    state_size: int
 
 
 class StepArrays:
@@ -198,6 +202,8 @@ class EnvSlot:
         self.arrays = arrays
         # Row views, made once: indexing a 2-D array at every step costs more than the copy itself.
         self.action, self.observation = arrays.actions[self.index], arrays.observations[self.index]
+        self._most = recipe.state_size
+        self._shape: tuple[int, ...] = ()  # of a state, known from the first one
         self._begin_counts()
 
     def _begin_counts(self) -> None:
@@ -210,9 +216,21 @@ class EnvSlot:
     def begin(self, goal: int) -> None:
         """Begin an episode with a given goal."""
         state = self.env.reset(goal)
-        self.observation[: len(state)] = state
+        if not self._shape and len(np.shape(state)) == 1 and len(state) <= self._most:
+            self._shape = np.shape(state)
+        self._keep(state, "reset")
         self.arrays.goals[self.index] = goal
         self._begin_counts()
+
+    def _keep(self, state: np.ndarray, when: str) -> None:
+        """Write a state to its row. A wrong size would overwrite the one-hot task, or leave old numbers behind it.
+
+        :raises ContractError: for a state of another size than the first one, or of more than S numbers.
+        """
+        if np.shape(state) != self._shape:
+            right = f"of shape {self._shape}" if self._shape else f"[<= {self._most}]"
+            raise ContractError(f"returned a state of shape {np.shape(state)} in {when}, it must be {right}")
+        self.observation[: len(state)] = state
 
     def step(self) -> None:
         """Take the action of this row; at the end of the episode keep the terminal observation and begin the next."""
@@ -222,7 +240,7 @@ class EnvSlot:
         self.total += float(reward)
         self.solved = self.solved or success
         cut = truncated or self.length >= self.horizon or (self.stop_at_success and success)
-        self.observation[: len(state)] = state
+        self._keep(state, "step")
         arrays.rewards[i] = reward
         arrays.terminated[i], arrays.truncated[i] = terminated, cut and not terminated
         arrays.success[i], arrays.solved[i] = success, self.solved

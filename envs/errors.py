@@ -1,4 +1,4 @@
-"""The two errors of this package, and the did-you-mean used in their sentences."""
+"""The errors of this package, and the did-you-mean used in their sentences."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ class EnvironmentFault(RuntimeError):
     def __init__(self, message: str, rows: Iterable[int] = ()) -> None:
         super().__init__(message)
         self.rows = tuple(rows)
+
+
+class ContractError(EnvironmentFault, SuiteError):
+    """An environment returned what its spaces or Gymnasium's interface rule out: a mistake that no restart would mend.
+
+    The message names the task, what was found and what would be right.
+    """
 
 
 def did_you_mean(value: object, known: Iterable[str], count: int = 3) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import EnvironmentFault
+from .errors import ContractError, EnvironmentFault
 
 _LOG = logging.getLogger("envs")
 
@@ -25,6 +25,7 @@ class Fault:
     :param sentence: what happened, without a full stop
     :param cause: the exception, where it was raised in this process
     :param trace: the traceback as text, where it was raised in a worker
+    :param mistake: whether the environment broke its contract, which a restart would not change
     """
 
     rows: tuple[int, ...]
@@ -32,19 +33,26 @@ class Fault:
     sentence: str
     cause: Exception | None = None
     trace: str = ""
+    mistake: bool = False
 
     @classmethod
     def of(cls, row: int, task: str, what: str, error: Exception) -> Fault:
         """The fault of one environment that raised."""
+        if isinstance(error, ContractError):
+            return cls((row,), (task,), f"task {task!r} {error}", mistake=True)
         return cls((row,), (task,), f"task {task!r} {what}: {type(error).__name__}: {error}", error)
 
     def to_travel(self) -> Fault:
         """The same without the exception, which may not be picklable; its words can be sent to another process."""
+        if self.mistake:
+            return self
         text = "".join(traceback.format_exception(self.cause)) if self.cause is not None else self.trace
         return dataclasses.replace(self, cause=None, trace=text)
 
     def error(self, more: str = "") -> EnvironmentFault:
         """The exception that ends the run, to be raised from `cause`."""
+        if self.mistake:
+            return ContractError(self.sentence, self.rows)
         inside = f"\n\nIn the worker:\n{self.trace}" if self.trace else ""
         return EnvironmentFault(f"{self.sentence}{more}{inside}", self.rows)
 
@@ -67,6 +75,8 @@ class RestartBudget:
 
         :raises EnvironmentFault: if the budget does not allow it
         """
+        if fault.mistake:
+            raise fault.error()
         if self._here >= self.most:
             spent = f" (after {self._here} restarts, all that were allowed)" if self.most else ""
             raise fault.error(spent) from fault.cause

@@ -15,7 +15,7 @@ from gymnasium import spaces
 
 from .checks import check_horizon, check_integer, check_number, check_task_names
 from .episodes import goal_generator
-from .errors import SuiteError, did_you_mean
+from .errors import ContractError, SuiteError, did_you_mean
 from .suite import TaskSuite, observation_box
 
 SUCCESS_KEYS = ("is_success", "success", "solved")
@@ -51,6 +51,7 @@ class GymTask:
         self._middle = ((space.high + space.low) / 2).astype(np.float32) if rescale else None
         self._half = (space.high - space.low) / 2 if rescale else None
         self._shape = space.shape
+        self._state_shape = self.target.observation_space.shape
         self._length, self._total = 0, 0.0
 
     def reset(self, goal: int) -> np.ndarray:
@@ -58,25 +59,53 @@ class GymTask:
         self._length, self._total = 0, 0.0
         # Seeding every reset makes an episode a function of its number alone, so that a paused run resumes exactly.
         seed = int(goal_generator(self.seed, self.task, goal).integers(2**31))
-        observation, _ = self.target.reset(seed=seed)
-        return np.asarray(observation, np.float32).ravel()
+        found = self.target.reset(seed=seed)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise ContractError(f"returned {_described(found)} in reset, which must return (observation, info)")
+        return self._state(found[0], "reset")
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, bool]:
         """One step; terminations are the environment's own. A return decides about success at the last step alone."""
         # A copy: the row belongs to the vector, and some environments keep the action they were given.
         action = action.copy() if self._middle is None else self._middle + self._half * action
-        observation, reward, terminated, truncated, info = self.target.step(action.reshape(self._shape))
+        found = self.target.step(action.reshape(self._shape))
+        if not isinstance(found, tuple) or len(found) != 5:
+            raise ContractError(
+                f"returned {_described(found)} in step, which must return (observation, reward, terminated, "
+                "truncated, info)"
+            )
+        reward, terminated, truncated, info = (
+            _reward(found[1]),
+            _flag("terminated", found[2]),
+            _flag("truncated", found[3]),
+            found[4],
+        )
         self._length += 1
-        self._total += float(reward)
-        state = np.asarray(observation, np.float32).ravel()
-        ends = bool(terminated or truncated or self._length >= self.horizon)
-        return state, float(reward), bool(terminated), bool(truncated), self._success(info, ends)
+        self._total += reward
+        ends = terminated or truncated or self._length >= self.horizon
+        return self._state(found[0], "step"), reward, terminated, truncated, self._success(info, ends)
+
+    def _state(self, observation: Any, when: str) -> np.ndarray:
+        """The state of an observation.
+
+        :raises ContractError: for one that does not fit the environment's own space.
+        """
+        numbers = _numbers(observation)
+        if numbers is None or numbers.shape != self._state_shape:
+            raise ContractError(
+                f"returned {_described(observation)} as observation in {when}, its observation space says shape "
+                f"{self._state_shape}"
+            )
+        return numbers.astype(np.float32, copy=False).ravel()
 
     def _success(self, info: Mapping[str, Any], ends: bool) -> bool:
         if self.success_return is not None:
             # Not before: with negative rewards, the return of the first step is the highest.
             return ends and self._total >= self.success_return
-        return any(bool(info[key]) for key in SUCCESS_KEYS if key in info)
+        if not isinstance(info, Mapping):
+            raise ContractError(f"returned info = {info!r:.80}, which must be a dictionary")
+        said = {key: info[key] for key in SUCCESS_KEYS if info.get(key) is not None}
+        return any({key: _flag(f"info[{key!r}]", value) for key, value in said.items()}.values())
 
     def render(self) -> np.ndarray:
         """An RGB image [H, W, 3]."""
@@ -85,6 +114,49 @@ class GymTask:
     def close(self) -> None:
         """Close the environment."""
         self.target.close()
+
+
+def _reward(value: Any) -> float:
+    """:raises ContractError: for what is not one number"""
+    if isinstance(value, (float, int)):
+        return float(value)
+    number = _numbers(value)
+    if number is None or number.size != 1:
+        raise ContractError(f"returned the reward {value!r:.80}, which must be a number")
+    return float(number.item())
+
+
+def _flag(what: str, value: Any) -> bool:
+    """What an environment says by true or false, 1 or 0.
+
+    :raises ContractError: for anything else: the truth of NaN, of text and of a part of a success is a guess.
+    """
+    if value is True or value is False:
+        return bool(value)
+    number = _numbers(value)
+    if number is not None and number.size == 1 and number.item() in (0, 1):
+        return bool(number.item())
+    raise ContractError(f"returned {what} = {value!r:.80}, which must be true or false")
+
+
+def _described(found: Any) -> str:
+    """What an environment returned, by its shape or its kind."""
+    if isinstance(found, tuple):
+        return f"a tuple of {len(found)}"
+    numbers = _numbers(found)
+    if numbers is None:
+        kind = f" of {found.dtype}" if isinstance(found, np.ndarray) else ""
+        return f"a {type(found).__name__}{kind} that holds no numbers"
+    return f"an array of shape {numbers.shape}"
+
+
+def _numbers(found: Any) -> np.ndarray | None:
+    """As an array; None for what is none, or one of anything but real numbers."""
+    try:
+        numbers = np.asarray(found)
+    except ValueError:  # rows of unequal length
+        return None
+    return numbers if numbers.dtype.kind in "fiub" else None
 
 
 def _build(source: str | Constructor, render_mode: str | None, horizon: int | None = None) -> gymnasium.Env:
@@ -118,10 +190,32 @@ def _probe(task: str, source: str | Constructor) -> _Probe:
             raise SuiteError(f"task {task!r} has observations {state}; only Box observations can be padded and stacked")
         if not isinstance(action, spaces.Box):
             raise SuiteError(f"task {task!r} has actions {action}; only continuous (Box) actions are supported")
-        limit = env.spec.max_episode_steps if env.spec is not None else None
+        _check_actions(task, action)
+        limit = _time_limit(env)
         return _Probe(task, state.low.ravel(), state.high.ravel(), action.low.ravel(), action.high.ravel(), limit)
     finally:
         env.close()
+
+
+def _time_limit(env: gymnasium.Env) -> int | None:
+    """Steps after which an environment ends its episodes itself: by its registration, or by a wrapper around it."""
+    limits = [env.spec.max_episode_steps] if env.spec is not None else []
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, gymnasium.wrappers.TimeLimit):
+            limits.append(env._max_episode_steps)
+        env = env.env
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _check_actions(task: str, action: spaces.Box) -> None:
+    """:raises SuiteError: for integer actions, and for actions without bounds, which a policy could not be scaled to"""
+    if action.dtype.kind != "f":
+        raise SuiteError(f"task {task!r} has integer actions {action}; only continuous actions are supported")
+    if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
+        raise SuiteError(
+            f"task {task!r} has unbounded actions {action}; give them finite bounds, for example with "
+            "gymnasium.wrappers.TransformAction"
+        )
 
 
 def _only_near(hint: str) -> str:
@@ -131,22 +225,38 @@ def _only_near(hint: str) -> str:
 
 def _named_sources(tasks: Any) -> dict[str, str | Constructor]:
     if isinstance(tasks, Mapping):
-        check_task_names(list(tasks))
-        return dict(tasks)
+        named = dict(zip(check_task_names(list(tasks)), tasks.values(), strict=True))
+        for source in named.values():
+            _check_source(source)
+        return named
     if isinstance(tasks, str) or not isinstance(tasks, Sequence):
         raise SuiteError(
             f"tasks must be a list of ids or constructors, or a dict from name to constructor, found {tasks!r}"
         )
-    for source in tasks:
-        if not isinstance(source, str) and not callable(source):
-            raise SuiteError(f"a task must be a Gymnasium id or a constructor, found {source!r}")
-    return dict(zip(check_task_names([_name(source) for source in tasks]), tasks, strict=True))
+    names = [_name(source) for source in tasks]
+    for name, source in zip(names, tasks, strict=True):
+        first = tasks[names.index(name)]
+        if source is not first and not (isinstance(source, str) and isinstance(first, str)):
+            raise SuiteError(f"two different tasks are called {name!r}; {_NAME_IT}")
+    return dict(zip(check_task_names(names), tasks, strict=True))
 
 
-def _name(source: str | Constructor) -> str:
+_NAME_IT = "give each a name of its own: tasks={'name': constructor, ...}"
+
+
+def _name(source: Any) -> str:
+    """The name of a task in a list: the same in every process, for it decides the goals and identifies the task."""
+    _check_source(source)
     if isinstance(source, str):
         return source
-    return source.__name__ if isinstance(source, (type, FunctionType)) else repr(source)
+    if isinstance(source, (type, FunctionType)):
+        return source.__name__
+    raise SuiteError(f"a task must have a name, and a {type(source).__name__} has none; {_NAME_IT}")
+
+
+def _check_source(source: Any) -> None:
+    if not isinstance(source, str) and not callable(source):
+        raise SuiteError(f"a task must be a Gymnasium id or a constructor, found {source!r:.80}")
 
 
 def _actions(probes: Sequence[_Probe]) -> tuple[spaces.Box, bool]:
@@ -164,22 +274,22 @@ def _actions(probes: Sequence[_Probe]) -> tuple[spaces.Box, bool]:
     )
     if equal:
         return spaces.Box(first.action_low.astype(np.float32), first.action_high.astype(np.float32)), False
-    for probe in probes:
-        if not (np.isfinite(probe.action_low).all() and np.isfinite(probe.action_high).all()):
-            raise SuiteError(
-                f"the tasks' action bounds differ, so all must be finite, but those of {probe.task!r} are not"
-            )
     return spaces.Box(-1.0, 1.0, first.action_low.shape, np.float32), True
 
 
-def _horizons(probes: Sequence[_Probe], horizon: int | None) -> list[int]:
+def _horizons(probes: Sequence[_Probe], horizon: int | None, fallback: int | None) -> list[int]:
     if horizon is not None:
         check_horizon(horizon, None, "gym")
         return [horizon] * len(probes)
+    if fallback is not None:
+        check_horizon(fallback, None, "gym")
+    horizons = []
     for probe in probes:
-        if probe.horizon is None:
+        own = probe.horizon or fallback
+        if own is None:
             raise SuiteError(f"task {probe.task!r} has no time limit of its own; give one with horizon=")
-    return [probe.horizon for probe in probes if probe.horizon is not None]
+        horizons.append(own)
+    return horizons
 
 
 def make_gym(
@@ -187,6 +297,7 @@ def make_gym(
     horizon: int | None = None,
     success_return: float | Mapping[str, float] | None = None,
     num_goals: int = 0,
+    fallback_horizon: int | None = None,
 ) -> TaskSuite:
     """A suite of Gymnasium tasks.
 
@@ -197,6 +308,7 @@ def make_gym(
     :param success_return: return of a whole episode from which it is a success, one for all or one per task name; by
         default the info key ``is_success``, ``success`` or ``solved`` decides, and without one no episode succeeds.
     :param num_goals: start seeds per task, 0 for fresh ones without end.
+    :param fallback_horizon: steps per episode of tasks without a time limit of their own, where `horizon` is not given.
     :raises SuiteError: for tasks that do not fit together or an option out of range.
     """
     if tasks is None:
@@ -211,7 +323,7 @@ def make_gym(
             raise SuiteError(f"success_return names an unknown task {name!r}{did_you_mean(name, sources)}")
     probes = [_probe(task, source) for task, source in sources.items()]
     action_space, rescale = _actions(probes)
-    horizons = _horizons(probes, horizon)
+    horizons = _horizons(probes, horizon, fallback_horizon)
     size = max(len(probe.low) for probe in probes)
     low = np.min([np.pad(probe.low, (0, size - len(probe.low))) for probe in probes], axis=0)
     high = np.max([np.pad(probe.high, (0, size - len(probe.high))) for probe in probes], axis=0)

@@ -106,11 +106,13 @@ class TaskSuite:
         """
         shape = (self.num_tasks * simulation.copies, self.observation_space.shape[0], self.action_space.shape[0])
         horizons = self.horizons_of_tasks(simulation.horizon)
-        recipes = []
+        recipes, size = [], self.observation_space.shape[0] - self.num_tasks
         for i, schedule in enumerate(self.schedules(simulation)):
             k = i % self.num_tasks
             make = _Make(self.makers[k], simulation.seed, horizons[k], simulation.render_mode)
-            recipes.append(EnvRecipe(i, self.task_names[k], make, schedule, horizons[k], simulation.stop_at_success))
+            recipes.append(
+                EnvRecipe(i, self.task_names[k], make, schedule, horizons[k], simulation.stop_at_success, size)
+            )
         if simulation.workers:
             from .workers import WorkerPool
 
@@ -175,6 +177,22 @@ def list_suites() -> dict[str, str]:
     return {name: line for name, (_, _, _, line) in _SUITES.items()}
 
 
+def takes_option(name: str, option: str) -> bool:
+    """Whether a suite has an option of this name."""
+    return name in _SUITES and option in _options(name)
+
+
+def _options(name: str) -> list[str]:
+    return [option for option in inspect.signature(_builder(name)).parameters if option not in _SUITES[name][2]]
+
+
+def _builder(name: str) -> Callable[..., TaskSuite]:
+    module, function, _, _ = _SUITES[name]
+    # Imported here, so that a suite's simulator is loaded only when that suite is used.
+    build: Callable[..., TaskSuite] = getattr(importlib.import_module(f"{__package__}.{module}"), function)
+    return build
+
+
 def make_suite(name: str, **options: Any) -> TaskSuite:
     """Build a suite by its registry name.
 
@@ -184,11 +202,8 @@ def make_suite(name: str, **options: Any) -> TaskSuite:
     """
     if name not in _SUITES:
         raise SuiteError(f"unknown suite {name!r}{did_you_mean(name, _SUITES)}")
-    module, function, fixed, _ = _SUITES[name]
-    # Imported here, so that a suite's simulator is loaded only when that suite is used.
-    build = getattr(importlib.import_module(f"{__package__}.{module}"), function)
-    known = [option for option in inspect.signature(build).parameters if option not in fixed]
+    known = _options(name)
     for option in options:
         if option not in known:
             raise SuiteError(f"suite {name!r} has no option {option!r}{did_you_mean(option, known)}")
-    return build(**fixed, **options)
+    return _builder(name)(**_SUITES[name][2], **options)

@@ -36,8 +36,10 @@ def make_env(
     :param options: of the suite, such as ``tasks=["reach-v3", "push-v3"]``
     :raises SuiteError: for an unknown suite, task or option
     """
-    from envs import make_suite
+    from envs import make_suite, takes_option
 
+    if horizon is not None and takes_option(name, "fallback_horizon"):
+        options = {"fallback_horizon": horizon, **options}
     suite = make_suite(name, **options)
     return suite.make_vec_env(seed=seed, copies=copies, workers=workers, horizon=horizon, max_restarts=max_restarts)
 

@@ -25,7 +25,7 @@ from agents.settings import (
     Range,
     walk,
 )
-from envs import list_suites, make_suite
+from envs import list_suites, make_suite, takes_option
 from mtrl.errors import ConfigError, nearest
 from mtrl.network_options import checked_options
 from mtrl.schema import parse
@@ -272,7 +272,10 @@ class RunConfig:
                 raise ConfigError(f"env.options.{option} is no option of a suite: give it as env.{setting}.")
         tasks = {} if self.env.tasks is None else {"tasks": list(self.env.tasks)}
         fast = {} if self.env.fast else {"fast": False}  # on is every suite's default, off is for those that have it
-        suite = make_suite(self.env.suite, **tasks, **self.env.options, **fast)
+        options = {**tasks, **self.env.options, **fast}
+        if self.env.horizon is not None and takes_option(self.env.suite, "fallback_horizon"):
+            options = {"fallback_horizon": self.env.horizon, **options}
+        suite = make_suite(self.env.suite, **options)
         for horizon in (self.env.horizon, self.evaluation.horizon):
             suite.horizons_of_tasks(horizon)
         tasks_count = suite.num_tasks

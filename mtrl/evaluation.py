@@ -1,13 +1,14 @@
 """Success per task: deterministic actions, a sweep over the goals, intervals that are honest for few episodes."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from agents.task_names import refuse_other_tasks
 from envs import MultiTaskVecEnv, TaskSuite
 from mtrl.errors import ConfigError
 from mtrl.machine import available_cores, evaluating_workers
@@ -23,6 +24,16 @@ class Policy(Protocol):
 
     def predict(self, observation: Any, *, deterministic: bool = True) -> Any:
         """Actions ``[N, A]`` for observations ``[N, S + K]``, and a state that is ignored here."""
+
+
+def refuse_tasks_not_learnt(model: Policy, task_names: Sequence[str]) -> None:
+    """Refuse tasks whose one-hot means something else than the model's. A model that names no tasks acts in any.
+
+    :raises ConfigurationError: naming both lists of tasks
+    """
+    learnt = getattr(model, "task_names", None)
+    if learnt is not None:
+        refuse_other_tasks(learnt, task_names)
 
 
 def wilson_interval(successes: float, episodes: int, z: float = Z_95) -> tuple[float, float]:
@@ -128,9 +139,11 @@ def evaluate(
     :param stop_at_success: end an episode at its first success: cheaper, but says nothing about the last step
     :param deterministic: the policy's mean action instead of a sample
     :raises ConfigError: for a number of episodes below one
+    :raises ConfigurationError: for other tasks than the model has learnt, or another order of them
     """
     if episodes < 1:
         raise ConfigError(f"episodes must be at least 1, found {episodes}.")
+    refuse_tasks_not_learnt(model, suite_or_env.task_names)
     if isinstance(suite_or_env, MultiTaskVecEnv):
         return _run_episodes(model, suite_or_env, episodes, stop_at_success, deterministic)
     suite = suite_or_env

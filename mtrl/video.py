@@ -9,7 +9,7 @@ import numpy as np
 
 from envs import MultiTaskVecEnv, TaskSuite
 from mtrl.errors import ConfigError, MissingExtra
-from mtrl.evaluation import Policy
+from mtrl.evaluation import Policy, refuse_tasks_not_learnt
 from mtrl.machine import available_cores
 
 TILE = 240  # pixels
@@ -33,9 +33,11 @@ def write_mosaic(model: Policy, suite: TaskSuite, path: Path, *, seed: int = 0, 
     :param seed: fixes the goals; the first of each task is shown
     :param horizon: steps per episode; None is the suite's own
     :raises MissingExtra: if the packages of the extra `video` are not installed
+    :raises ConfigurationError: for other tasks than the model has learnt
     :raises SuiteError: if the machine cannot draw off-screen, with what to install
     """
     imageio = _require_imageio()
+    refuse_tasks_not_learnt(model, suite.task_names)
     cores = available_cores()
     env = suite.make_vec_env(
         seed=seed,

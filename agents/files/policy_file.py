@@ -56,6 +56,7 @@ def load_policy(path: str | Path, device: torch.device | str = "auto") -> MultiT
     except Exception as error:  # whatever settings and tensors that contradict each other provoke
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise AgentFileError(f"{path} does not fit the policy it describes ({reason:.300}).") from error
+    policy.task_names = tuple(data["task_names"])
     policy.set_training_mode(False)
     return policy.to(get_device(device))
 

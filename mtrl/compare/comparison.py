@@ -188,13 +188,16 @@ class Comparison:
         grid = _grid([getattr(run.success, clock) for run in self.runs], exact=clock == ENV_STEPS)
         frames = []
         for method in self.methods:
-            rows = np.array([self._on_grid(run, clock, grid) for run in method.runs])
             ends = max(getattr(run.success, clock)[-1] for run in method.runs)
-            points = ~np.isnan(rows).any(axis=0) & (grid <= ends)
-            generator = self.generator(clock, method.label)
-            found = stats.bootstrap(rows[:, points], stats.mean, generator, _CURVE_REPETITIONS)
-            frames.append(_curve(method, clock, grid[points], found))
-        return pd.concat(frames, ignore_index=True)
+            places = np.union1d(grid[grid < ends], ends)  # a short curve may have no other place of the grid
+            rows = np.array([self._on_grid(run, clock, places) for run in method.runs])
+            points = ~np.isnan(rows).any(axis=0)
+            if points.any():  # runs of one method that were never measured at the same time have no mean
+                generator = self.generator(clock, method.label)
+                found = stats.bootstrap(rows[:, points], stats.mean, generator, _CURVE_REPETITIONS)
+                frames.append(_curve(method, clock, places[points], found))
+        nothing = pd.DataFrame(columns=["method", clock, "value", "low", "high"])
+        return pd.concat(frames, ignore_index=True) if frames else nothing
 
     def generator(self, *purpose: str) -> np.random.Generator:
         """A generator of its own for every number, so that none depends on which others are asked for."""

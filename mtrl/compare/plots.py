@@ -136,13 +136,14 @@ def _draw_by_method(comparison: Comparison, table: pd.DataFrame, axis: str, xlab
         alone.set(xlabel=xlabel, ylabel=ylabel)
         return figure
     baseline = comparison.baseline.label
-    order.remove(baseline)
+    order = [label for label in order if label != baseline]
     figure, axes = panels(len(order), _COLUMNS, WIDTH, 1.9, top=0.25)
     gap = pd.DataFrame({axis: [np.nan], "value": [np.nan]})
     everyone = pd.concat([part for label in order for part in (curves[label], gap)])  # one line, drawn once
     for panel, label in zip(axes, order, strict=True):
         panel.plot(everyone[axis], everyone["value"], color=GRID, linewidth=0.8, zorder=1)
-        _curve(panel, curves[baseline], axis, look[baseline], width=1.2, band=False)
+        if baseline in curves:
+            _curve(panel, curves[baseline], axis, look[baseline], width=1.2, band=False)
         _curve(panel, curves[label], axis, look[label])
         panel.set_title(label, color=look[label].colour)
     figure.supxlabel(xlabel, fontsize=9)

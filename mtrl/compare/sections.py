@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -259,7 +260,7 @@ def _cost_table(comparison: Comparison) -> Table:
             str(row["method"]),
             _number(row["ms_per_update"], ".2f"),
             interval(row["ms_per_update_low"], row["ms_per_update_high"]),
-            _number(row["ms_per_update"] / baseline, ".2f"),
+            _number(row["ms_per_update"] / baseline if baseline else np.nan, ".2f"),
             _number(row["total_seconds"] / 60, ".1f"),
         ]
         for _, row in summary.iterrows()

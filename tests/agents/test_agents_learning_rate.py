@@ -1,30 +1,72 @@
-"""A learning rate that follows the divergence of the policy."""
+"""A learning-rate schedule survives a file, or the file says that it does not."""
 
+import warnings
+
+import numpy as np
 import pytest
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
-from agents.learning_rate import adapted_to_kl
+from agents import MTSAC, AgentFileError
+from agents.learning_rate import from_description
+
+POINTS = np.linspace(0, 1, 11)
 
 
 @pytest.mark.parametrize(
-    ("kl", "expected"),
-    [(0.021, 1e-3 / 1.5), (0.019, 1e-3), (0.01, 1e-3), (0.006, 1e-3), (0.004, 1e-3 * 1.5), (0.0, 1e-3 * 1.5)],
+    "rate",
+    [
+        3e-4,
+        ConstantSchedule(2e-4),
+        LinearSchedule(1e-3, 2e-5, 0.5),
+        FloatSchedule(LinearSchedule(1e-3, 0.0, 1.0)),
+    ],
 )
-def test_it_moves_only_when_steps_are_twice_or_half_the_wanted_size(kl, expected):
-    assert adapted_to_kl(1e-3, kl, desired_kl=0.01) == pytest.approx(expected)
+def test_a_schedule_that_can_be_described_is_loaded_as_it_was_saved(small_agent, tmp_path, rate):
+    agent = small_agent(learning_rate=rate)
+    agent.learn(100, log_interval=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agent.save(tmp_path / "agent")
+        again = MTSAC.load(tmp_path / "agent", device="cpu")
+        again.save(tmp_path / "again")
+    for loaded in (again, MTSAC.load(tmp_path / "again", device="cpu")):
+        assert [loaded.lr_schedule(point) for point in POINTS] == [agent.lr_schedule(point) for point in POINTS]
 
 
-def test_it_stays_within_its_bounds():
-    low = high = 1e-3
-    for _ in range(50):
-        low = adapted_to_kl(low, 1.0, 0.01, lowest=1e-4, highest=2e-3)
-        high = adapted_to_kl(high, 0.0, 0.01, lowest=1e-4, highest=2e-3)
-    assert (low, high) == (1e-4, 2e-3)
+def test_a_resumed_agent_does_not_jump_back_to_the_first_rate(small_agent, pointmass, tmp_path):
+    agent = small_agent(learning_rate=LinearSchedule(1e-3, 2e-5, 1.0))
+    agent.learn(400, log_interval=None).save(tmp_path / "agent")
+    copy = MTSAC.load(tmp_path / "agent", env=pointmass(), device="cpu")
+    copy.learn(40, log_interval=None, reset_num_timesteps=False)
+    assert copy.actor_optimizer.param_groups[0]["lr"] < 3e-4
 
 
-def test_it_settles_where_the_divergence_is_near_the_wanted_one():
-    """A policy whose divergence grows with the square of the learning rate."""
-    for start in (1e-5, 1e-2):
-        rate = start
-        for _ in range(40):
-            rate = adapted_to_kl(rate, 1e4 * rate**2, desired_kl=0.01)
-        assert 0.005 <= 1e4 * rate**2 <= 0.02
+def test_a_schedule_that_is_code_leaves_the_rate_of_now_and_a_warning(small_agent, tmp_path):
+    agent = small_agent(learning_rate=lambda remaining: 1e-3 * remaining + 1e-5)
+    agent.learn(400, log_interval=None)
+    with pytest.warns(UserWarning, match=r"is code, which an agent file does not hold.*LinearSchedule"):
+        agent.save(tmp_path / "agent")
+    assert MTSAC.load(tmp_path / "agent", device="cpu").lr_schedule(1.0) == pytest.approx(1e-5, rel=1e-6)
+    given = MTSAC.load(tmp_path / "agent", device="cpu", learning_rate=LinearSchedule(1.0, 0.0, 1.0))
+    assert given.lr_schedule(0.5) == 0.5
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"schedule": "cosine", "start": 1.0, "end": 0.0, "end_fraction": 1.0},
+        {"schedule": "linear", "start": 1.0},
+        {"schedule": "linear", "start": 1.0, "end": 0.0, "end_fraction": 1.0, "more": 1},
+    ],
+)
+def test_a_description_of_no_schedule_is_refused(described):
+    with pytest.raises(ValueError, match="no schedule that is known"):
+        from_description(described)
+
+
+def test_a_file_with_such_a_description_is_no_agent(small_agent, tmp_path, monkeypatch):
+    agent = small_agent()
+    monkeypatch.setattr(agent, "_described_rate", lambda: {"schedule": "cosine"})
+    agent.save(tmp_path / "agent")
+    with pytest.raises(AgentFileError, match="no schedule that is known"):
+        MTSAC.load(tmp_path / "agent", device="cpu")

@@ -1,5 +1,6 @@
 """The report: what is in it, how long it takes, and that a browser shows it without asking any other host."""
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from PIL import Image
 import mtrl
 from mtrl.cli import main
 from mtrl.compare import compare_runs, write_report
+from mtrl.compare.comparison import ENV_STEPS, SECONDS
 from mtrl.errors import RunFolderError
 from tests.mtrl.compare.browser import Page, find_browser, open_browser
 from tests.mtrl.compare.conftest import MakeRun
@@ -186,3 +188,43 @@ def test_a_request_to_another_host_would_be_seen(page: Page, tmp_path: Path) -> 
     (tmp_path / "page.html").write_text("<img src='http://elsewhere.invalid/figure.png'>")
     page.open(tmp_path / "page.html")
     assert "http://elsewhere.invalid/figure.png" in page.requests
+
+
+def rescale(run: Path, **factors: float) -> None:
+    """Multiply what a run has recorded, as `wall_time` or `env_steps`."""
+    path = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line.update({name: line[name] * factor for name, factor in factors.items()})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize("methods", [2, 8])  # in one panel, and each in its own
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("slower", [1e-4, 1.0, 1e6])
+@pytest.mark.parametrize("evaluations", [1, 5])
+def test_a_method_of_another_speed_and_a_final_evaluation_alone_are_reported(
+    make_run: MakeRun, tmp_path: Path, methods: int, seeds: int, slower: float, evaluations: int
+) -> None:
+    for number in range(methods):
+        for seed in range(1, seeds + 1):
+            run = make_run("unitary" if number == 0 else f"m{number}", seed, evaluations=evaluations, lines=4)
+            rescale(run, wall_time=(slower if number == 0 else 1.0) * (1 + seed / 10))
+    comparison = compare_runs([tmp_path / "runs"])
+    for clock in (ENV_STEPS, SECONDS):
+        assert set(comparison.curves(clock)["method"]) == {method.label for method in comparison.methods}
+    if methods == 2 or (seeds, slower) == (2, 1e6):
+        assert write_report(comparison, tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("methods", [1, 2, 8])
+def test_runs_that_were_never_measured_at_the_same_step_have_no_common_curve(
+    make_run: MakeRun, tmp_path: Path, methods: int
+) -> None:
+    for number in range(methods):
+        for seed in (1, 2):
+            run = make_run("unitary" if number == 0 else f"m{number}", seed, evaluations=1, lines=4)
+            rescale(run, env_steps=float(seed))
+    comparison = compare_runs([tmp_path / "runs"], allow_mixed=True)
+    assert comparison.curves(ENV_STEPS).empty and len(comparison.curves(SECONDS)) == methods
+    assert write_report(comparison, tmp_path / "out").exists()
