@@ -54,7 +54,6 @@ class MTPPO(ActorCriticAlgorithm, OnPolicyAlgorithm):  # type: ignore[misc]
     rollout: TaskRollout
     n_epochs: int
     clip_range: float
-    target_kl: float | None
 
     def _face(self) -> dict[str, Any]:
         shared = {name: getattr(self.settings, name) for name in _OF_SB3}

@@ -95,7 +95,7 @@ class MTPPOArguments(MTPPOSettings, AgentArguments):
         *("learning_rate", "n_steps", "batch_size", "n_epochs"),
         *("gamma", "gae_lambda", "clip_range"),
     )
-    ATTRIBUTES: ClassVar[tuple[str, ...]] = ("n_epochs", "clip_range", "target_kl", "max_grad_norm")
+    ATTRIBUTES: ClassVar[tuple[str, ...]] = ("n_epochs", "clip_range", "max_grad_norm")
 
     batch_size: Annotated[Count | None, Says("a positive multiple of the number of tasks")] = None
 
