@@ -309,15 +309,17 @@ class RunConfig:
         return self.total_env_steps or self.env.steps_per_task * num_tasks
 
 
-def flat_options(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"famo": {"gamma": 0.1}, "c": None}`` -> ``{"famo.gamma": 0.1}``: None leaves an option at its default."""
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"agent": {"tau": 0.1}}`` -> ``{"agent.tau": 0.1}``."""
     flat: dict[str, Any] = {}
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            flat |= flat_options(value, f"{prefix}{key}.")
-        elif value is not None:
-            flat[f"{prefix}{key}"] = value
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
+
+
+def flat_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"famo": {"gamma": 0.1}, "c": None}`` -> ``{"famo.gamma": 0.1}``: None leaves an option at its default."""
+    return {name: value for name, value in flatten(options).items() if value is not None}
 
 
 def _parse_agent(values: Any) -> AgentPreset:

@@ -8,7 +8,7 @@ from agents.settings import Changes, walk
 from envs import MultiTaskVecEnv
 from mtrl import replay_chunks
 from mtrl.checkpoint import Checkpoint, Contents, Snapshot
-from mtrl.config import RunConfig
+from mtrl.config import RunConfig, flatten
 from mtrl.errors import ConfigError
 from mtrl.replay_chunks import NO_REPLAY, Chunk
 from mtrl.tracking import JsonlWriter
@@ -83,7 +83,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tupl
     :param before: a config as a plain dict
     :param now: another one
     """
-    old, new = _flat(before), _flat(now)
+    old, new = flatten(before), flatten(now)
     return {
         key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
     }
@@ -102,13 +102,3 @@ def refuse_changes(before: Mapping[str, Any], now: RunConfig, folder: object) ->
     if refused:
         listed = ", ".join(f"{key} ({old!r} there, {new!r} here)" for key, (old, new) in refused.items())
         raise ConfigError(f"'{folder}' holds a run with other settings: {listed}. Choose another run_dir for these.")
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -10,8 +10,9 @@ from typing import Any
 from agents.algorithms import DEFAULT, find_algorithm
 from agents.errors import ConfigurationError
 from agents.settings import Changes, walk
-from mtrl.compare.protocol import flatten, protocol_of
+from mtrl.compare.protocol import protocol_of
 from mtrl.compare.runs import Run
+from mtrl.config import flatten
 from mtrl.errors import ConfigError, nearest
 
 _GROUPS = ("balancer", "agent", "network")  # the settings that make a method; the others make the protocol

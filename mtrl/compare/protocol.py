@@ -1,9 +1,10 @@
 """What two numbers must share before they may stand in one table, and the refusal to mix what does not."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mtrl.compare.runs import Run
+from mtrl.config import flatten
 from mtrl.errors import ConfigError
 
 # Settings that are in no record of the protocol, and change what is measured or how often the best is looked for.
@@ -50,14 +51,6 @@ def mixed_fields(runs: Iterable[Run]) -> dict[str, list[str]]:
     fields = _in_order({field for protocol in protocols for field in protocol})
     values = {field: [_short(protocol.get(field, _MISSING)) for protocol in protocols] for field in fields}
     return {field: sorted(set(found)) for field, found in values.items() if len(set(found)) > 1}
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"agent": {"tau": 0.1}}`` -> ``{"agent.tau": 0.1}``."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
 
 
 def describe(value: Any) -> str:

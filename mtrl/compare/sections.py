@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from mtrl.compare import plots, stats, task_plots
 from mtrl.compare.comparison import ENV_STEPS, SECONDS, Comparison
-from mtrl.compare.protocol import describe, flatten, mixed_fields, protocol_of
+from mtrl.compare.protocol import describe, mixed_fields, protocol_of
 from mtrl.compare.verdict import enumerate_words, progress, signed
+from mtrl.config import flatten
 
 _HARDEST = 3  # tasks of a method that are named
 ABSENT = "\N{EN DASH}"

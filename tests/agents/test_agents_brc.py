@@ -86,21 +86,21 @@ def test_the_actor_reads_the_critics_embedding_and_never_teaches_it(small_agent,
     table = agent.critic.network.task_encoding.table
     assert not [name for name, _ in agent.actor.named_parameters() if "encoding" in name]
     sample = random_sample(agent)
-    inputs = (sample.states, noise_for(sample)[0], torch.ones(4), agent._task)
+    inputs = (sample.states, noise_for(sample)[0], torch.ones(4), torch.arange(agent.num_tasks))
     actor_losses(agent.actor, agent.critic, dict(agent.actor.named_parameters()), *inputs)[0].sum().backward()
     assert table.grad is None and all(parameter.grad is not None for parameter in agent.actor.parameters())
-    before = agent.actor(sample.states, agent._task)[0].clone()
+    before = agent.actor(sample.states, torch.arange(agent.num_tasks))[0].clone()
     table.data.neg_()
-    assert not torch.equal(agent.actor(sample.states, agent._task)[0], before)
+    assert not torch.equal(agent.actor(sample.states, torch.arange(agent.num_tasks))[0], before)
 
 
 def test_the_actor_knows_the_tasks_apart_by_the_embedding_alone(small_agent):
     agent = small_agent(**BRC)
     states = torch.randn(1, 3, 2, generator=torch.Generator().manual_seed(0)).expand(4, -1, -1)
-    means, _ = agent.actor(states, agent._task)
+    means, _ = agent.actor(states, torch.arange(agent.num_tasks))
     assert not torch.allclose(means[0], means[1])
     agent.critic.network.task_encoding.table.data.fill_(1.0)
-    means, _ = agent.actor(states, agent._task)
+    means, _ = agent.actor(states, torch.arange(agent.num_tasks))
     assert torch.equal(means[0], means[1])
 
 
@@ -118,7 +118,7 @@ def test_squashed_log_standard_deviations_stay_within_their_range_and_keep_a_gra
     agent = small_agent(policy_kwargs={"log_std": "tanh"})
     head = agent.actor.network.head
     head.bias.data[..., 2:] = torch.tensor([-3.0, 3.0])
-    _, log_std = agent.actor(torch.zeros(4, 1, 2), agent._task)
+    _, log_std = agent.actor(torch.zeros(4, 1, 2), torch.arange(agent.num_tasks))
     assert (log_std > -10).all() and (log_std < 2).all()
     torch.testing.assert_close(log_std[0, 0], -4 + 6 * torch.tensor([-3.0, 3.0]).tanh(), rtol=0, atol=0.05)
     log_std.sum().backward()
@@ -161,7 +161,7 @@ def test_gaps_of_td_errors_read_a_categorical_critic_in_units_of_values(small_ag
     agent = small_agent(**BRC, balancer="igb_rl", balancer_kwargs={"gap_source": "td_norm", "window": 50})
     gaps, sample = agent.critic_balancer.gaps, random_sample(agent)
     for seed in range(2):  # the first one decides at once, and begins a window
-        outputs = agent.critic(sample.states, sample.actions, agent._task).detach()
+        outputs = agent.critic(sample.states, sample.actions, torch.arange(agent.num_tasks)).detach()
         agent.update(sample, noise_for(sample, seed))
     found = agent.critic.value.metrics(outputs, dict(agent.guard.seen)["target"])
     torch.testing.assert_close(gaps.variance_sum, found["target_variance"])

@@ -85,7 +85,7 @@ def test_the_actor_loss_leaves_no_gradient_in_the_critic(small_agent, random_sam
         sample.states,
         noise,
         torch.ones(4),
-        agent._task,
+        torch.arange(agent.num_tasks),
     )
     losses.sum().backward()
     assert all(parameter.grad is None for parameter in agent.critic.parameters())

@@ -205,7 +205,7 @@ def test_weights_start_he_uniform_with_zero_bias_and_heads_small(name):
 def test_the_agents_actor_starts_near_the_middle_with_unit_spread(small_agent):
     agent = small_agent(policy_kwargs={"hidden_sizes": [400, 400, 400]})
     states = torch.randn(4, 8, 2, generator=torch.Generator().manual_seed(0))
-    mean, log_std = agent.actor(states, agent._task)
+    mean, log_std = agent.actor(states, torch.arange(agent.num_tasks))
     assert mean.abs().max() < 0.1 and log_std.abs().max() < 0.1
 
 

@@ -64,7 +64,7 @@ class DecidedWeights(Weighting):
             raise unknown_name(f"weights_on of {method}", options.weights_on, ACTS_ON)
         if options.scale not in SCALES:
             raise unknown_name(f"scale of {method}", options.scale, SCALES)
-        self.options, self.waits = options, waits
+        self.options, self.window, self.waits = options, options.window, waits
         self.register_buffer("decided", torch.ones(num_tasks))
         self.register_buffer("variance", torch.ones(num_tasks))  # of each task's targets, smoothed
         self.decisions = 0
@@ -131,9 +131,9 @@ class DecidedWeights(Weighting):
     def _due(self, tasks: Tasks) -> bool:
         if self.decisions == 0:
             return True
-        if self._since < self.options.window:
+        if self._since < self.window:
             return False
-        if not self.waits or self._since >= PATIENCE * self.options.window or tasks.context.progress is None:
+        if not self.waits or self._since >= PATIENCE * self.window or tasks.context.progress is None:
             return True
         return bool((tasks.context.progress.episodes > self._episodes).all())
 

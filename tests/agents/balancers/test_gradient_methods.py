@@ -268,13 +268,13 @@ def test_graddrop_keeps_one_sign_per_coordinate_with_the_odds_of_the_votes():
     jacobian = torch.tensor([[1.0, -2.0, 3.0, 0.0], [-3.0, -1.0, 1.0, 0.0]], dtype=torch.float64)
     balancer = make_balancer("graddrop", num_tasks=2)
     tasks = tasks_of(torch.ones(2), jacobian)
-    draws = torch.stack([balancer.direction(tasks) for _ in range(4000)])
+    draws = torch.stack([balancer.balance(tasks).direction for _ in range(4000)])
     assert set(draws[:, 0].tolist()) == {0.5, -1.5}
     assert (draws[:, 1:] == torch.tensor([-1.5, 2.0, 0.0])).all(), "where all agree, nothing is dropped"
     purity = 0.5 * (1 - 2 / 4)
     assert (draws[:, 0] > 0).double().mean().item() == pytest.approx(purity, abs=0.03)
     leaky = make_balancer("graddrop", num_tasks=2, leak=1.0)
-    assert torch.equal(leaky.direction(tasks), jacobian.mean(0))
+    assert torch.equal(leaky.balance(tasks).direction, jacobian.mean(0))
 
 
 def test_gradnorm_rests_where_norms_and_rates_are_equal_and_favours_the_task_that_lags():
@@ -292,7 +292,7 @@ def test_moco_finds_the_min_norm_weights_of_constant_gradients():
     balancer = make_balancer("moco", num_tasks=3, norm="none", beta_sigma=0.0, gamma=0.01, gamma_sigma=0.0)
     tasks = tasks_of(torch.ones(3, dtype=torch.float64), THREE)
     for _ in range(1500):
-        direction = balancer.direction(tasks)
+        direction = balancer.balance(tasks).direction
     torch.testing.assert_close(balancer.shares, run("mgda", THREE, norm="none")[0] / 3, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(direction, run("mgda", THREE, norm="none")[1], rtol=1e-2, atol=1e-3)
 
@@ -308,7 +308,7 @@ def test_db_mtl_stretches_the_gradients_of_log_losses_to_the_longest():
     of_logs = THREE / losses[:, None]
     longest = of_logs.norm(dim=-1).max()
     expected = (longest * of_logs / of_logs.norm(dim=-1, keepdim=True)).mean(0)
-    torch.testing.assert_close(balancer.direction(tasks_of(losses, THREE)), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(balancer.balance(tasks_of(losses, THREE)).direction, expected, rtol=1e-6, atol=0)
 
 
 def test_mgda_of_unit_gradients_does_not_see_the_scale_of_a_task():
