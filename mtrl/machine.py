@@ -54,8 +54,8 @@ def simulating_workers(cores: int, suite: TaskSuite, copies: int, device: str, a
 
     None without a second core, and none for suites that are stepped all at once. Where the agent learns on a processor,
     learning takes far longer than simulating: a quarter of the cores, but at least one. Where it learns on an
-    accelerator, all cores but the one that feeds it. Where the two alternate, all cores. In any case no more than one for four environments: to wake a
-    process takes as long as half a step.
+    accelerator, all cores but the one that feeds it. Where the two alternate, all cores. In any case no more than one
+    for four environments: to wake a process takes as long as half a step.
 
     :param cores: that the processes may use
     :param suite: the tasks
