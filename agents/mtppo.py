@@ -47,6 +47,7 @@ class MTPPO(ActorCriticAlgorithm, OnPolicyAlgorithm):  # type: ignore[misc]
     arguments = MTPPOArguments
     policy_aliases = {"MultiTaskPolicy": PPOPolicy}  # noqa: RUF012 - as in SB3
     policy_type = PPOPolicy
+    alternating = True
     settings: MTPPOArguments
     policy: PPOPolicy  # type: ignore[assignment]
     actor: GaussianActor

@@ -66,6 +66,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     arguments: ClassVar[type[AgentArguments]] = AgentArguments
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MultiTaskPolicy": MultiTaskPolicy}
     policy_type: ClassVar[type[MultiTaskPolicy]] = MultiTaskPolicy
+    alternating: ClassVar[bool] = False  # whether it learns only while nothing is simulated
 
     policy: MultiTaskPolicy
     observation_space: spaces.Box

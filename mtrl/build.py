@@ -22,7 +22,9 @@ def make_training_env(config: RunConfig, suite: TaskSuite) -> MultiTaskVecEnv:
     """The environments that the agent learns in."""
     env, workers = config.env, config.env.workers
     if workers is None:
-        workers = simulating_workers(available_cores(), suite, env.copies, get_device(config.device).type)
+        alternating = find_algorithm(config.agent.algorithm).agent.alternating
+        device = get_device(config.device).type
+        workers = simulating_workers(available_cores(), suite, env.copies, device, alternating)
     return suite.make_vec_env(
         seed=config.seed,
         copies=env.copies,

@@ -49,22 +49,23 @@ def learning_threads(cores: int) -> int:
     return cores if cores <= _ALL_ARE_NEEDED else min(cores - cores // 4, _MOST_THREADS)
 
 
-def simulating_workers(cores: int, suite: TaskSuite, copies: int, device: str) -> int:
-    """Processes that simulate while the agent learns; 0 simulates in the learning process.
+def simulating_workers(cores: int, suite: TaskSuite, copies: int, device: str, alternating: bool = False) -> int:
+    """Processes that simulate; 0 simulates in the learning process.
 
     None without a second core, and none for suites that are stepped all at once. Where the agent learns on a processor,
     learning takes far longer than simulating: a quarter of the cores, but at least one. Where it learns on an
-    accelerator, all cores but the one that feeds it. In either case no more than one for four environments: to wake a
-    process takes as long as half a step.
+    accelerator, all cores but the one that feeds it. Where the two alternate, all cores. In any case no more than one
+    for four environments: to wake a process takes as long as half a step.
 
     :param cores: that the processes may use
     :param suite: the tasks
     :param copies: environments per task
     :param device: where the agent learns: ``cpu``, ``cuda``, ...
+    :param alternating: whether the agent learns only while nothing is simulated
     """
     if cores < 2 or not suite.makers or not hasattr(select, "poll"):  # workers need a Unix system
         return 0
-    free = cores // 4 if device == "cpu" else cores - 1
+    free = cores if alternating else cores // 4 if device == "cpu" else cores - 1
     return max(min(free, suite.num_tasks * copies // _ENVS_PER_WORKER), 1)
 
 

@@ -178,7 +178,7 @@ def test_conflicting_tasks_of_different_scale_are_learnt(pointmass, seed):
         ("igb_rl", None),
         ("uncertainty", "upgrad"),
         ("graddrop", "nash_mtl"),
-        ("son_goku+mgda", "cagrad"),
+        ("son_goku:mgda", "cagrad"),
         ("gradnorm", "aligned_mtl"),
         ("unitary", "pcgrad"),
     ],

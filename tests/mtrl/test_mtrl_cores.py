@@ -61,6 +61,11 @@ def test_workers_take_the_cores_that_learning_can_spare(
     assert {cores: simulating_workers(cores, suites[suite], copies, device) for cores in workers} == workers
 
 
+def test_an_agent_that_learns_after_simulating_leaves_all_cores_to_the_workers(suites: dict[str, TaskSuite]) -> None:
+    found = {cores: simulating_workers(cores, suites["mt10"], 4, "cpu", alternating=True) for cores in (1, 2, 4, 64)}
+    assert found == {1: 0, 2: 2, 4: 4, 64: 10}
+
+
 @pytest.mark.parametrize(("quota", "cores"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 64)])
 def test_the_quota_of_a_container_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
