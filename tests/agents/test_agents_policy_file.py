@@ -1,15 +1,20 @@
 """A policy alone acts as the agent that it was taken from, whatever its actor reads."""
 
 import numpy as np
-import pytest
 import torch
 
 from agents import ActingPolicy, load_policy, save_policy
 from agents.networks import NETWORKS
+from tests.grids import grid
+
+ACT_BY_THE_TASK = ("care", "film", "moore", "paco", "soft_modules")  # these are always told which task it is
+TOLD = [(network, task_id) for network in NETWORKS for task_id in ("one_hot", "embedding")]
+TOLD += [
+    (network, other) for network in NETWORKS if network not in ACT_BY_THE_TASK for other in ("critic_embedding", "none")
+]
 
 
-@pytest.mark.parametrize("task_id", ["one_hot", "embedding", "critic_embedding", "none"])
-@pytest.mark.parametrize("network", NETWORKS)
+@grid(("network", "task_id"), TOLD, always=[("mlp", "none"), ("bronet", "critic_embedding"), ("care", "one_hot")])
 def test_a_policy_alone_acts_as_its_agent_to_the_bit(small_agent, tmp_path, network, task_id):
     agent = small_agent(policy_kwargs={"network": network, "task_id": task_id})
     agent.learn(100, log_interval=None)

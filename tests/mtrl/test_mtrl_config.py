@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from agents.errors import ConfigurationError
+from agents.settings import walk
 from envs import SuiteError
 from mtrl.config import RunConfig, flat_options
 from mtrl.errors import ConfigError
@@ -147,10 +148,10 @@ def test_the_identity_changes_exactly_when_a_result_can(change: dict[str, Any], 
     assert (RunConfig.from_dict(change).identity() == RunConfig().identity()) is same
 
 
-def test_a_network_without_options_is_described_as_before_there_were_any() -> None:
-    assert "options" not in RunConfig().essentials()["network"]
-    options = {"embedding_size": 8}
-    assert RunConfig.from_dict({"network": {"options": options}}).essentials()["network"]["options"] == options
+def test_a_network_without_options_keeps_the_identity_of_runs_before_there_were_any() -> None:
+    assert "network.options" in [setting.name for setting in walk(RunConfig()) if setting.unnamed]
+    given = RunConfig.from_dict({"network": {"options": {"embedding_size": 8}}})
+    assert given.identity() != RunConfig().identity()
 
 
 def test_stock_steps_are_refused_by_a_suite_that_has_no_faster_ones() -> None:
