@@ -46,12 +46,23 @@ class ActorCriticAlgorithm(MultiTaskAlgorithm):
 
     settings: Any  # has what `ActorCriticSettings` names
     batch_size: int  # transitions of one update, over all tasks
-    max_grad_norm: float | None
     actor: Any
     critic: Any
     actor_optimizer: torch.optim.Optimizer
     critic_optimizer: torch.optim.Optimizer
     guard: UpdateGuard
+    _learners: tuple[Learner, ...] = ()
+
+    @property
+    def max_grad_norm(self) -> float | None:
+        """The norm that gradients are clipped to; None does not clip. It may be changed while the agent learns."""
+        return self._max_grad_norm
+
+    @max_grad_norm.setter
+    def max_grad_norm(self, limit: float | None) -> None:
+        self._max_grad_norm = limit
+        for learner in self._learners:
+            learner.max_grad_norm = limit
 
     def _setup_machine(self) -> None:
         """Choose how this machine computes the updates."""
@@ -74,7 +85,7 @@ class ActorCriticAlgorithm(MultiTaskAlgorithm):
             actor_name, actor_options = (name, options) if is_same else ("unitary", {})
         own = self._make_balancer(actor_name, "actor balancer", actor_options)
         actor = balancer_of_actor(critic, own, (name, actor_name), is_same).to(self.device)
-        self.critic_learner, self.actor_learner = (
+        self._learners = self.critic_learner, self.actor_learner = tuple(
             Learner(
                 side,
                 dict(module.named_parameters()),

@@ -52,7 +52,7 @@ class Learner:
     ) -> None:
         self.name, self.parameters, self.losses = name, parameters, losses
         self.balancer, self.optimizer, self.layout = balancer, optimizer, layout
-        self.limit = float("inf") if max_grad_norm is None else max_grad_norm
+        self.max_grad_norm = max_grad_norm
         self.selection = Selection.whole(balancer.num_tasks)  # the tasks that learnt in the latest step
         self._latest: tuple[tuple[Tensor, ...], UpdateContext] | None = None
 
@@ -67,7 +67,8 @@ class Learner:
         objective = self.objective(batch, context)
         norm = torch.full((), torch.nan, device=batch[0].device)
         if self._balance(objective, guard):
-            norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), self.limit, foreach=True)
+            limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
+            norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), limit, foreach=True)
             if guard.passes(f"{self.name} gradient", norm):
                 self.optimizer.step()
                 self._look_again(objective, guard)

@@ -190,3 +190,14 @@ def test_an_update_weighs_no_temperature_and_scales_no_stored_reward(small_agent
 
 
 BALANCED = [("unitary", None), ("static", {"weights": [1, 2, 3, 4]})]
+
+
+def test_the_clipping_norm_may_be_changed_while_the_agent_learns(small_agent, random_sample):
+    agent = small_agent(max_grad_norm=None)
+    sample = random_sample(agent)
+    agent.update(sample, torch.zeros(2, *sample.actions.shape))
+    agent.max_grad_norm = 1e-3
+    metrics = agent.update(sample, torch.zeros(2, *sample.actions.shape))
+    gradients = [parameter.grad for parameter in agent.critic.parameters()]
+    assert metrics["critic_gradient_norm"] > 1e-3  # before clipping
+    assert torch.nn.utils.get_total_norm(gradients) == pytest.approx(1e-3, rel=1e-3)
