@@ -132,8 +132,7 @@ class MTSAC(ActorCriticAlgorithm, MultiTaskOffPolicy):
 
         entropy = -actor.objective.metrics["log_probability"]
         temperature = self.temperature.step(self.temperature_optimizer, -entropy, critic.selection, self.guard)
-        if not self.guard.stopped:
-            torch._foreach_lerp_(*self._polyak, self.tau)
+        self._move_targets()
         return self._report(critic, actor, context, temperature_loss=temperature, entropy=entropy)
 
     def _context(self, selection: Selection) -> UpdateContext:
@@ -155,6 +154,12 @@ class MTSAC(ActorCriticAlgorithm, MultiTaskOffPolicy):
         following = (sample.next_states, rewards, discounts, noise, temperatures, task)
         usual = len(task) == self.num_tasks
         return self._evaluate(critic_target, self.actor, self.critic_target, *following, usual=usual)
+
+    @torch.no_grad()
+    def _move_targets(self) -> None:
+        """Move the target critics towards the critics, unless the update has stopped."""
+        if not self.guard.stopped:
+            torch._foreach_lerp_(*self._polyak, self.tau)
 
     def _begin_guard(
         self, sample: ReplaySample, noise: Tensor, task: Tensor, temperatures: Tensor, target: Tensor

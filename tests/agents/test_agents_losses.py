@@ -201,3 +201,11 @@ def test_the_clipping_norm_may_be_changed_while_the_agent_learns(small_agent, ra
     gradients = [parameter.grad for parameter in agent.critic.parameters()]
     assert metrics["critic_gradient_norm"] > 1e-3  # before clipping
     assert torch.nn.utils.get_total_norm(gradients) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_target_critics_have_no_history(small_agent, random_sample):
+    agent = small_agent()
+    sample = random_sample(agent)
+    for _ in range(2):
+        agent.update(sample, torch.zeros(2, *sample.actions.shape))
+    assert all(parameter.is_leaf and not parameter.requires_grad for parameter in agent.critic_target.parameters())
