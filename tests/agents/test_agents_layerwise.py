@@ -130,7 +130,7 @@ def test_a_method_that_needs_the_whole_jacobian_is_refused_before_training(small
 
 
 def test_a_network_of_other_layers_is_refused(small_agent, monkeypatch):
-    monkeypatch.setattr("agents.mtsac.takes_grouped_parameters", _no)
+    monkeypatch.setattr("agents.actor_critic.takes_grouped_parameters", _no)
     with pytest.raises(ConfigurationError, match="needs a network made of layers that take grouped parameters"):
         small_agent(jacobian="layerwise")
     agent = small_agent(balancer="mgda", jacobian="auto")
