@@ -158,6 +158,21 @@ NOT_OFFERED = {
 }
 
 
+# What other libraries call it, and what it is called here: the first that the callable takes.
+_HIDDEN_SIZES = ("'hidden_sizes'", "policy_kwargs={'hidden_sizes': [...]}")
+CALLED_ELSEWHERE = {
+    **dict.fromkeys(("net_arch", "hidden_dims", "hidden_layers", "layers"), _HIDDEN_SIZES),
+    **dict.fromkeys(("lr", "learning_rates", "actor_lr", "critic_lr", "q_lr", "policy_lr"), ("'learning_rate'",)),
+    **dict.fromkeys(("alpha", "entropy_coef", "temperature_init"), ("'ent_coef'",)),
+    **dict.fromkeys(("polyak", "soft_update"), ("'tau'",)),
+    **dict.fromkeys(("discount", "discount_factor"), ("'gamma'",)),
+    **dict.fromkeys(("replay_size", "memory_size", "replay_buffer_size"), ("'buffer_size'",)),
+    **dict.fromkeys(("start_steps", "warmup_steps", "random_steps"), ("'learning_starts'",)),
+    **dict.fromkeys(("n_critics", "num_qs", "ensemble_size"), ("policy_kwargs={'num_critics': E}", "'num_critics'")),
+    **{name: (f"policy_kwargs={{'{name}': ...}}",) for name in ("hidden_sizes", "network", "task_id", "num_critics")},
+}
+
+
 def refuse_unknown(owner: str, given: Iterable[str], signature: inspect.Signature) -> None:
     """Refuse arguments that a callable does not take, with the reason or the nearest name.
 
@@ -169,7 +184,9 @@ def refuse_unknown(owner: str, given: Iterable[str], signature: inspect.Signatur
         if name in NOT_OFFERED and name not in known:
             raise ConfigurationError(f"{owner} does not take '{name}': {NOT_OFFERED[name]}.")
         if name not in known:
-            raise ConfigurationError(f"{owner} does not take '{name}'{nearest(name, known)}")
+            called = [ours for ours in CALLED_ELSEWHERE.get(name, ()) if ours.partition("=")[0].strip("'") in known]
+            hint = f", did you mean {called[0]}?" if called else nearest(name, known)
+            raise ConfigurationError(f"{owner} does not take '{name}'{hint}")
 
 
 def require_device(device: torch.device | str) -> None:

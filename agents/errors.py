@@ -24,6 +24,9 @@ class NonFiniteUpdate(RuntimeError):
         self.term, self.tasks, self.batch = term, tuple(tasks), batch
 
 
+_FEW = 12  # names that make a sentence
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``, did you mean 'x'?`` for the closest known name, or nothing."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
@@ -31,6 +34,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> ConfigurationError:
-    """The error for a name that is not in a registry."""
+    """The error for a name that is not in a registry: all names if they are few, else the nearest three."""
     known = sorted(known)
+    if len(known) > _FEW:
+        # Without a cutoff there are always three.
+        *first, last = map(repr, difflib.get_close_matches(str(name), known, n=3, cutoff=0.0))
+        return ConfigurationError(f"Unknown {what} '{name}', did you mean {', '.join(first)} or {last}?")
     return ConfigurationError(f"Unknown {what} '{name}': choose from {', '.join(known)}{nearest(name, known)}")

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from agents.task_names import refuse_other_tasks
-from envs import MultiTaskVecEnv, TaskSuite
+from envs import TaskSuite, make_suite
 from mtrl.errors import ConfigError
 from mtrl.machine import available_cores, evaluating_workers
 
@@ -113,7 +114,7 @@ class EvaluationResult:
 
 def evaluate(
     model: Policy,
-    suite_or_env: TaskSuite | MultiTaskVecEnv,
+    suite_or_env: str | TaskSuite | VecEnv,
     episodes: int = 50,
     *,
     seed: int = 0,
@@ -130,7 +131,7 @@ def evaluate(
     `horizon` are its own.
 
     :param model: a trained agent, or anything with SB3's ``predict``
-    :param suite_or_env: where to evaluate
+    :param suite_or_env: where to evaluate: a suite, the name of one, or a vector environment of tasks
     :param episodes: per task
     :param seed: fixes the goals; the seed of training gives the goals of training, as the standard protocol has it
     :param copies: environments per task; None chooses as many as keep the cores busy
@@ -143,10 +144,16 @@ def evaluate(
     """
     if episodes < 1:
         raise ConfigError(f"episodes must be at least 1, found {episodes}.")
-    refuse_tasks_not_learnt(model, suite_or_env.task_names)
-    if isinstance(suite_or_env, MultiTaskVecEnv):
-        return _run_episodes(model, suite_or_env, episodes, stop_at_success, deterministic)
-    suite = suite_or_env
+    place = make_suite(suite_or_env) if isinstance(suite_or_env, str) else suite_or_env
+    if getattr(place, "task_names", None) is None or unwrap_vec_normalize(place) is not None:
+        raise ConfigError(
+            "evaluate takes a suite, the name of one, or an environment that names its tasks and does not normalise, "
+            f"found {type(place).__name__}."
+        )
+    refuse_tasks_not_learnt(model, place.task_names)
+    if isinstance(place, VecEnv):
+        return _run_episodes(model, place, episodes, stop_at_success, deterministic)
+    suite = place
     copies = copies or min(episodes, math.ceil(max(8, 2 * available_cores()) / suite.num_tasks))
     env = suite.make_vec_env(
         seed=seed,
@@ -161,7 +168,7 @@ def evaluate(
 
 
 def _run_episodes(
-    model: Policy, env: MultiTaskVecEnv, episodes: int, stop_at_success: bool, deterministic: bool
+    model: Policy, env: Any, episodes: int, stop_at_success: bool, deterministic: bool
 ) -> EvaluationResult:
     """The first episodes of every environment, so that short episodes are not counted more often than long ones."""
     copies = env.num_envs // env.num_tasks

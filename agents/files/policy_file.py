@@ -33,7 +33,9 @@ def save_policy(agent: MultiTaskAlgorithm, path: str | Path) -> Path:
         "n_updates": agent._n_updates,
     }
     tensors = _acting_tensors(_described(data), agent.policy.state_dict())
-    return write_agent(path, data, {"policy": {name: value.cpu() for name, value in tensors.items()}})
+    written = write_agent(path, data, {"policy": {name: value.cpu() for name, value in tensors.items()}})
+    assert isinstance(written, Path)
+    return written
 
 
 def load_policy(path: str | Path, device: torch.device | str = "auto") -> ActingPolicy:
