@@ -39,5 +39,5 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> ConfigurationErr
     if len(known) > _FEW:
         # Without a cutoff there are always three.
         *first, last = map(repr, difflib.get_close_matches(str(name), known, n=3, cutoff=0.0))
-        return ConfigurationError(f"Unknown {what} '{name}', did you mean {', '.join(first)} or {last}?")
+        return ConfigurationError(f"Unknown {what} '{name}': did you mean {', '.join(first)} or {last}?")
     return ConfigurationError(f"Unknown {what} '{name}': choose from {', '.join(known)}{nearest(name, known)}")

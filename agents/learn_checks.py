@@ -12,10 +12,14 @@ from agents.errors import ConfigurationError
 _INDENT = 3  # that SB3 puts before a name under its tag
 
 
-def require_env(env: Any) -> None:
-    """:raises ConfigurationError: where there is none to learn in"""
+def require_env(env: Any) -> Any:
+    """The environment.
+
+    :raises ConfigurationError: where there is none to learn in
+    """
     if env is None:
         raise ConfigurationError("The agent has no environment to learn in: give it one with set_env(make_env(...)).")
+    return env
 
 
 def refuse_pickled_replay(callback: Any) -> None:

@@ -11,8 +11,9 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Mapping
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -141,10 +142,10 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         """The learning rate as a file holds it, with a warning where a schedule is code."""
         described = describe(self.lr_schedule)
         if described is None:
-            described = float(self.lr_schedule(self._current_progress_remaining))
+            described = float(self.lr_schedule(1.0))
             warnings.warn(
                 f"The learning-rate schedule {self.lr_schedule} is code, which an agent file does not hold: the file "
-                f"gets the rate of now, {described:g}. Use SB3's LinearSchedule or ConstantSchedule, or load the agent "
+                f"gets the rate that it starts with, {described:g}. Use SB3's LinearSchedule or ConstantSchedule, or load the agent "
                 "with learning_rate=... to resume the schedule.",
                 stacklevel=3,
             )
@@ -213,7 +214,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
                 f"{name}('MultiTaskPolicy', env), or load it, {name}.load(path)."
             )
 
-    def predict(  # type: ignore[override]
+    def predict(
         self,
         observation: Any,
         state: Any = None,
@@ -325,8 +326,8 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         Call it between two calls of `learn`, or in a callback's ``_on_rollout_start``. Environments that are not saved
         whole begin their episodes again.
         """
-        require_env(self.env)
-        write_state(Path(folder), self.state(), self.replay_buffer, self.env.state_dict())
+        env = require_env(self.env)
+        write_state(Path(folder), self.state(), self.replay_buffer, env.state_dict())
 
     def load_state(self, state: dict[str, Any] | str | Path, observations: np.ndarray | None = None) -> None:
         """Undo `state` or `save_state`: ``learn(..., reset_num_timesteps=False)`` then continues.
@@ -350,9 +351,9 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         self._last_obs = observations
 
     def _load_folder(self, folder: Path) -> None:
-        require_env(self.env)
+        env = require_env(self.env)
         state, rest = read_state(folder)
-        observations, exact = self.env.load_state_dict(rest["environments"]), self.env.restorable
+        observations, exact = env.load_state_dict(rest["environments"]), env.restorable
         if self.replay_buffer is not None and rest["replay"] is not None:
             fill(self.replay_buffer, folder, rest["replay"])
         self.load_state(state, observations)
@@ -377,7 +378,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
 
     # ------------------------------------------------------------------ files
 
-    def save(self, path: str | Path | BinaryIO, exclude: Any = None, include: Any = None) -> None:  # type: ignore[override]
+    def save(self, path: str | Path | BufferedIOBase, exclude: Any = None, include: Any = None) -> None:
         """Write ``agent.zip``: JSON and tensors only.
 
         :param path: a file's name, or an open file that takes bytes
@@ -402,9 +403,9 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         write_agent(path, data, {name: self._parts()[name].state_dict() for name in sorted(parts)})
 
     @classmethod
-    def load(  # type: ignore[override]
+    def load(
         cls,
-        path: str | Path | BinaryIO,
+        path: str | Path | BufferedIOBase,
         env: GymEnv | None = None,
         device: torch.device | str = "auto",
         custom_objects: Mapping[str, Any] | None = None,

@@ -240,7 +240,7 @@ class MultiTaskPolicy(BasePolicy):
         states, one_hot = observations[:, : self.state_size], observations[:, self.state_size :]
         return states[:, None, :], one_hot.argmax(dim=1)
 
-    def predict(  # type: ignore[override]
+    def predict(
         self,
         observation: Any,
         state: Any = None,
@@ -259,8 +259,11 @@ class MultiTaskPolicy(BasePolicy):
         :return: actions ``[A]`` or ``[N, A]`` within the action space, and the state
         :raises ConfigurationError: for another size, or a task that is not known
         """
-        if isinstance(observation, tuple):  # what `reset` of a Gymnasium environment returns: SB3 says what to do
-            return super().predict(observation, state, episode_start, deterministic)
+        if isinstance(observation, tuple):
+            raise ConfigurationError(
+                f"An observation is an array, found a tuple of {len(observation)}: Gymnasium's reset returns "
+                "(observation, info)."
+            )
         observation = np.asarray(observation)
         if task is not None:
             observation = self._with_one_hot(observation, task)

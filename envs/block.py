@@ -28,7 +28,7 @@ class EnvBlock(LocalBackend):
         self.arrays = arrays
         self.recipes = {recipe.index: recipe for recipe in recipes}
         self.slots: dict[int, EnvSlot] = {}  # by row of the vector
-        # Some simulators are in cycles that Python cannot collect: a vector dropped without `close` gives them back too.
+        # Some simulators are in cycles that Python cannot collect: a vector that is dropped gives them back too.
         self._finalizer = weakref.finalize(self, _close_all, self.slots)
         self._finalizer.atexit = False  # the end of the process frees them
         try:

@@ -103,7 +103,7 @@ class MetaWorldTask:
         if self._camera is not None:
             self._camera.close()
         self.target.close()
-        # It holds the environment that holds it: without this, the simulator is freed when Python next looks for cycles.
+        # It holds the environment that holds it: the simulator would stay until Python next looks for cycles.
         self.target.__dict__.pop("reset_model", None)
 
 

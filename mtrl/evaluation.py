@@ -144,7 +144,7 @@ def evaluate(
     """
     if episodes < 1:
         raise ConfigError(f"episodes must be at least 1, found {episodes}.")
-    place = make_suite(suite_or_env) if isinstance(suite_or_env, str) else suite_or_env
+    place: Any = make_suite(suite_or_env) if isinstance(suite_or_env, str) else suite_or_env
     if getattr(place, "task_names", None) is None or unwrap_vec_normalize(place) is not None:
         raise ConfigError(
             "evaluate takes a suite, the name of one, or an environment that names its tasks and does not normalise, "

@@ -5,8 +5,9 @@ SB3 pickles whatever JSON cannot hold. Here nothing needs it, and a file that as
 
 import json
 import os
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,9 @@ class AgentFileError(ValueError):
     """A file that is no agent of this toolkit, or not one that can be read safely."""
 
 
-def write_agent(path: str | Path | BinaryIO, data: dict[str, Any], tensors: dict[str, Any]) -> Path | BinaryIO:
+def write_agent(
+    path: str | Path | BufferedIOBase, data: dict[str, Any], tensors: dict[str, Any]
+) -> Path | BufferedIOBase:
     """Write an agent; a file of a name appears whole or not at all.
 
     :param path: ``.zip`` is appended if it is missing; or an open file that takes bytes
@@ -61,7 +64,7 @@ def write_agent(path: str | Path | BinaryIO, data: dict[str, Any], tensors: dict
     return path
 
 
-def read_agent(path: str | Path | BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_agent(path: str | Path | BufferedIOBase) -> tuple[dict[str, Any], dict[str, Any]]:
     """Data and tensors of an agent, on the host; unpickles nothing and writes nothing, whatever the file holds.
 
     :raises AgentFileError: if the file is missing, broken, newer than this version, or holds anything else

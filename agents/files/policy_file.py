@@ -4,6 +4,7 @@ It is read as an agent is: JSON and tensors, nothing unpickled, shapes compared 
 """
 
 from collections.abc import Mapping
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def save_policy(agent: MultiTaskAlgorithm, path: str | Path) -> Path:
     return written
 
 
-def load_policy(path: str | Path, device: torch.device | str = "auto") -> ActingPolicy:
+def load_policy(path: str | Path | BufferedIOBase, device: torch.device | str = "auto") -> ActingPolicy:
     """The policy of a file that `save_policy` or `MTSAC.save` wrote, to `predict` with; nothing is unpickled.
 
     :raises AgentFileError: if the file holds no policy, or its tensors do not fit
