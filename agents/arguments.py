@@ -15,7 +15,7 @@ import torch
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from agents.errors import ConfigurationError, nearest, unknown_name
+from agents.errors import CALLED_ELSEWHERE, ConfigurationError, nearest, unknown_name
 from agents.settings import Choice, Limit, Range, Says, alternatives, bare, default_of, described, explanations, hints
 
 LEARNING_RATE = 3e-4
@@ -155,21 +155,6 @@ NOT_OFFERED = {
     "replay_buffer_kwargs": "the replay buffer is one ring per task",
     "action_noise": "the policy is stochastic and needs no further noise",
     "target_update_interval": "target critics follow at every update, as fast as tau says",
-}
-
-
-# What other libraries call it, and what it is called here: the first that the callable takes.
-_HIDDEN_SIZES = ("'hidden_sizes'", "policy_kwargs={'hidden_sizes': [...]}")
-CALLED_ELSEWHERE = {
-    **dict.fromkeys(("net_arch", "hidden_dims", "hidden_layers", "layers"), _HIDDEN_SIZES),
-    **dict.fromkeys(("lr", "learning_rates", "actor_lr", "critic_lr", "q_lr", "policy_lr"), ("'learning_rate'",)),
-    **dict.fromkeys(("alpha", "entropy_coef", "temperature_init"), ("'ent_coef'",)),
-    **dict.fromkeys(("polyak", "soft_update"), ("'tau'",)),
-    **dict.fromkeys(("discount", "discount_factor"), ("'gamma'",)),
-    **dict.fromkeys(("replay_size", "memory_size", "replay_buffer_size"), ("'buffer_size'",)),
-    **dict.fromkeys(("start_steps", "warmup_steps", "random_steps"), ("'learning_starts'",)),
-    **dict.fromkeys(("n_critics", "num_qs", "ensemble_size"), ("policy_kwargs={'num_critics': E}", "'num_critics'")),
-    **{name: (f"policy_kwargs={{'{name}': ...}}",) for name in ("hidden_sizes", "network", "task_id", "num_critics")},
 }
 
 

@@ -145,8 +145,8 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             described = float(self.lr_schedule(1.0))
             warnings.warn(
                 f"The learning-rate schedule {self.lr_schedule} is code, which an agent file does not hold: the file "
-                f"gets the rate that it starts with, {described:g}. Use SB3's LinearSchedule or ConstantSchedule, or load the agent "
-                "with learning_rate=... to resume the schedule.",
+                f"gets the rate that it starts with, {described:g}. Use SB3's LinearSchedule or "
+                "ConstantSchedule, or load the agent with learning_rate=... to resume the schedule.",
                 stacklevel=3,
             )
         return described

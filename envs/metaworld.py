@@ -72,6 +72,8 @@ class MetaWorldTask:
         self.target = env
         self._low, self._high = env.observation_space.low, env.observation_space.high
 
+    judges_success = True
+
     @staticmethod
     def _place_and_keep(env: Any, reset_model: Any) -> np.ndarray:
         # Called twice by each reset: the first call draws the vector, the second finds it frozen.

@@ -1,6 +1,7 @@
 """Success per task: deterministic actions, a sweep over the goals, intervals that are honest for few episodes."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class EvaluationResult:
     :param returns: sum of the rewards, ``[K, E]``
     :param lengths: steps, ``[K, E]``
     :param goals: number of the goal, ``[K, E]``
+    :param without_rule: tasks that never said whether an episode succeeds: their rate of 0 means nothing
     """
 
     task_names: tuple[str, ...]
@@ -70,6 +72,17 @@ class EvaluationResult:
     returns: np.ndarray
     lengths: np.ndarray
     goals: np.ndarray
+    without_rule: tuple[str, ...] = ()
+
+    @property
+    def judges_success(self) -> bool:
+        """Whether any task says what a success is; if not, the return is all there is."""
+        return len(self.without_rule) < len(self.task_names)
+
+    @property
+    def task_return(self) -> dict[str, float]:
+        """Mean return, per task."""
+        return dict(zip(self.task_names, self.returns.mean(axis=1).tolist(), strict=True))
 
     @property
     def episodes(self) -> int:
@@ -196,7 +209,21 @@ def _collect(
     def table(read: Callable[[dict[str, Any]], float]) -> np.ndarray:
         return np.array([[read(info) for info in infos] for infos in records])
 
+    without_rule = tuple(
+        task
+        for task, infos in zip(task_names, records, strict=True)
+        if not any(info.get("success_is_judged", True) for info in infos)
+    )
+    if without_rule:
+        named = ", ".join(without_rule[:3]) + (", ..." if len(without_rule) > 3 else "")
+        warnings.warn(
+            f"These tasks never say whether an episode succeeds, so their success is 0 for every agent: {named}. Look "
+            "at the return, or give success_return= (env.options.success_return), the return from which an episode is "
+            "a success.",
+            stacklevel=4,
+        )
     return EvaluationResult(
+        without_rule=without_rule,
         task_names=tuple(task_names),
         success=table(_success),
         success_at_end=None if stop_at_success else table(_success_at_end),
