@@ -16,7 +16,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import LinearSchedule
 
-from agents.errors import ConfigurationError, nearest, unknown_name
+from agents.errors import CALLED_ELSEWHERE, ConfigurationError, nearest, unknown_name
 from agents.settings import Choice, Limit, Range, Says, alternatives, bare, default_of, described, explanations, hints
 
 LEARNING_RATE = 3e-4
@@ -203,7 +203,9 @@ def refuse_unknown(owner: str, given: Iterable[str], signature: inspect.Signatur
         if name in NOT_OFFERED and name not in known:
             raise ConfigurationError(f"{owner} does not take '{name}': {NOT_OFFERED[name]}.")
         if name not in known:
-            raise ConfigurationError(f"{owner} does not take '{name}'{nearest(name, known)}")
+            called = [ours for ours in CALLED_ELSEWHERE.get(name, ()) if ours.partition("=")[0].strip("'") in known]
+            hint = f", did you mean {called[0]}?" if called else nearest(name, known)
+            raise ConfigurationError(f"{owner} does not take '{name}'{hint}")
 
 
 def require_device(device: torch.device | str) -> None:

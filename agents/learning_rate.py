@@ -1,4 +1,4 @@
-"""Learning-rate schedules as JSON: those that can be described survive in ``agent.zip``, of others the latest rate."""
+"""Learning-rate schedules as JSON: those that can be described survive in ``agent.zip``, of others the first rate."""
 
 from collections.abc import Mapping
 from typing import Any

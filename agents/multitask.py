@@ -11,6 +11,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Mapping
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,9 +19,10 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
-from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.utils import get_system_info, safe_mean
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from typing_extensions import Self
 
@@ -37,7 +39,9 @@ from agents.arguments import (
 )
 from agents.errors import ConfigurationError
 from agents.files.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
+from agents.files.state_folder import fill, read_state, write_state
 from agents.files.untrusted import load_optimizer, refuse_absurd, refuse_not_finite
+from agents.learn_checks import dump, fit_columns, require_env
 from agents.learning_rate import describe, from_description
 from agents.metrics import UpdateMetrics
 from agents.policies import MultiTaskPolicy
@@ -140,11 +144,11 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         """The learning rate as a file holds it, with a warning where a schedule is code."""
         described = describe(self.lr_schedule)
         if described is None:
-            described = float(self.lr_schedule(self._current_progress_remaining))
+            described = float(self.lr_schedule(1.0))
             warnings.warn(
                 f"The learning-rate schedule {self.lr_schedule} is code, which an agent file does not hold: the file "
-                f"gets the rate of now, {described:g}. Use SB3's LinearSchedule or ConstantSchedule, or load the agent "
-                "with learning_rate=... to resume the schedule.",
+                f"gets the rate that it starts with, {described:g}. Use SB3's LinearSchedule or "
+                "ConstantSchedule, or load the agent with learning_rate=... to resume the schedule.",
                 stacklevel=3,
             )
         return described
@@ -189,6 +193,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         :raises ConfigurationError: for other tasks, or another number of copies than the agent learns in
         """
         self._refuse_other_tasks(env)
+        self._require_policy()
         found, had_none = len(env.task_of_env), self.env is None
         if had_none:
             self.n_envs = found
@@ -202,6 +207,27 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         if had_none:
             self._setup_tasks()
 
+    def _require_policy(self) -> None:
+        """:raises ConfigurationError: for an agent that was neither given an environment nor loaded from a file"""
+        if getattr(self, "policy", None) is None:
+            name = type(self).__name__
+            raise ConfigurationError(
+                f"The agent knows no tasks and has no policy yet: make it with its environment, "
+                f"{name}('MultiTaskPolicy', env), or load it, {name}.load(path)."
+            )
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        task: str | None = None,
+    ) -> tuple[np.ndarray, Any]:
+        """Actions for observations; see `MultiTaskPolicy.predict`."""
+        self._require_policy()
+        return self.policy.predict(observation, state, episode_start, deterministic, task)
+
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed the environments; the agent's generators are its own, and no global generator is touched."""
         if seed is not None and self.env is not None:
@@ -211,8 +237,17 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         """All environments start new episodes."""
 
     def _note_budget(self) -> None:
-        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        if self._total_timesteps:  # `learn(0)` uses no budget
+            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
         self.progress.budget_used = 1.0 - self._current_progress_remaining
+
+    def _setup_learn(
+        self, total_timesteps: int, callback: MaybeCallback = None, *args: Any, **kwargs: Any
+    ) -> tuple[int, BaseCallback]:
+        require_env(self.env)
+        found = super()._setup_learn(total_timesteps, callback, *args, **kwargs)
+        fit_columns(self.logger, self.task_names)
+        return found
 
     def learn(
         self,
@@ -238,7 +273,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             self.logger.record(tag, value)
         self._record_tasks()
         self._record_episodes()
-        self.logger.dump(step=self.num_timesteps)
+        dump(self.logger, self.num_timesteps)
 
     def _record_tasks(self) -> None:
         for tag, values in (
@@ -287,12 +322,26 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             "counters": {name: getattr(self, name) for name in _COUNTERS},
         }
 
-    def load_state(self, state: dict[str, Any], observations: np.ndarray) -> None:
-        """Undo `state`: ``learn(..., reset_num_timesteps=False)`` then continues.
+    def save_state(self, folder: str | Path) -> None:
+        """Write all that learning depends on into a folder: agent, replay buffer, environments.
 
-        :param observations: of the restored environments ``[N, S + K]``
-        :raises ConfigurationError: for the state of another agent
+        Call it between two calls of `learn`, or in a callback's ``_on_rollout_start``. Environments that are not saved
+        whole begin their episodes again.
         """
+        env = require_env(self.env)
+        write_state(Path(folder), self.state(), self.replay_buffer, env.state_dict())
+
+    def load_state(self, state: dict[str, Any] | str | Path, observations: np.ndarray | None = None) -> None:
+        """Undo `state` or `save_state`: ``learn(..., reset_num_timesteps=False)`` then continues.
+
+        :param state: what `state` gave, or the folder of `save_state`
+        :param observations: of the restored environments ``[N, S + K]``; a folder restores the environments itself
+        :raises ConfigurationError: for the state of another agent
+        :raises AgentFileError: for a folder that cannot be read
+        """
+        if not isinstance(state, dict):
+            self._load_folder(Path(state))
+            return
         try:
             refuse_not_finite(state["parts"], "the state of")
             self._restore(state)
@@ -302,6 +351,16 @@ class MultiTaskAlgorithm(BaseAlgorithm):
                 f"The saved state is not of this agent ({type(error).__name__}: {reason:.300})."
             ) from error
         self._last_obs = observations
+
+    def _load_folder(self, folder: Path) -> None:
+        env = require_env(self.env)
+        state, rest = read_state(folder)
+        observations, exact = env.load_state_dict(rest["environments"]), env.restorable
+        if self.replay_buffer is not None and rest["replay"] is not None:
+            fill(self.replay_buffer, folder, rest["replay"])
+        self.load_state(state, observations)
+        if not exact:
+            self.begin_episodes()
 
     def _restore(self, state: dict[str, Any]) -> None:
         for name, part in self._parts().items():
@@ -321,9 +380,10 @@ class MultiTaskAlgorithm(BaseAlgorithm):
 
     # ------------------------------------------------------------------ files
 
-    def save(self, path: str | Path, exclude: Any = None, include: Any = None) -> None:  # type: ignore[override]
+    def save(self, path: str | Path | BufferedIOBase, exclude: Any = None, include: Any = None) -> None:
         """Write ``agent.zip``: JSON and tensors only.
 
+        :param path: a file's name, or an open file that takes bytes
         :param exclude: ``["optimizers"]`` leaves out what only further training needs; nothing else can be left out
         :param include: nothing can be added to the file
         """
@@ -345,16 +405,30 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         write_agent(path, data, {name: self._parts()[name].state_dict() for name in sorted(parts)})
 
     @classmethod
-    def load(  # type: ignore[override]
-        cls, path: str | Path, env: GymEnv | None = None, device: torch.device | str = "auto", **kwargs: Any
+    def load(
+        cls,
+        path: str | Path | BufferedIOBase,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: Mapping[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
     ) -> Self:
         """Build the agent that `save` wrote; nothing is unpickled.
 
+        :param path: a file's name, or an open file
         :param env: environment for further training; without it the agent predicts
+        :param custom_objects: settings to change, as `kwargs` are: the file holds no objects
+        :param print_system_info: print the versions of this machine
+        :param force_reset: begin new episodes in the environment
         :param kwargs: settings to change
         :raises AgentFileError: if the file is no agent, or its tensors do not fit it and these settings
         """
+        kwargs = {**(custom_objects or {}), **kwargs}
         refuse_unknown(cls.__name__, kwargs, signature_of(cls.arguments))
+        if print_system_info:
+            get_system_info()
         data, tensors = read_agent(path)
         if data.get("algorithm") in acting_types():
             raise AgentFileError(f"{path} holds a policy without critics, which cannot learn: read it by load_policy.")
@@ -393,7 +467,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             instead = f" with {', '.join(changed)} instead of its own" if changed else ""
             raise AgentFileError(f"{path} does not fit the agent it describes{instead} ({reason:.300}).") from error
         if env is not None:
-            model.set_env(env)
+            model.set_env(env, force_reset)
             model.set_random_seed(model.seed)
         model.num_timesteps, model._n_updates = data["num_timesteps"], data["n_updates"]
         return model

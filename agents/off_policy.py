@@ -15,6 +15,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from typing_extensions import Self
 
 from agents.errors import ConfigurationError
+from agents.learn_checks import refuse_pickled_replay, require_env, warn_of_no_update
 from agents.multitask import MultiTaskAlgorithm
 from agents.replay import TaskReplayBuffer
 from agents.reward_scale import RewardScale
@@ -70,11 +71,14 @@ class MultiTaskOffPolicy(MultiTaskAlgorithm, OffPolicyAlgorithm):
 
         :param log_interval: episodes between two log entries; None leaves logging to callbacks (`dump_logs`)
         """
+        require_env(self.env)
+        refuse_pickled_replay(callback)
         if reset_num_timesteps or self._last_obs is None:
             self.begin_episodes()  # as the environments do
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
+        warn_of_no_update(self.num_timesteps, total_timesteps, self.learning_starts)
         self._note_budget()  # an agent that learns on may have more of it than it had
         callback.on_training_start(locals(), globals())
         while self.num_timesteps < total_timesteps:
@@ -168,7 +172,7 @@ class MultiTaskOffPolicy(MultiTaskAlgorithm, OffPolicyAlgorithm):
         :raises ConfigurationError: always
         """
         raise ConfigurationError(
-            "A replay buffer is not saved as a pickle: a paused run keeps its own in its checkpoints."
+            "A replay buffer is not saved as a pickle: save_state(folder) keeps it together with the agent."
         )
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
@@ -177,5 +181,5 @@ class MultiTaskOffPolicy(MultiTaskAlgorithm, OffPolicyAlgorithm):
         :raises ConfigurationError: always
         """
         raise ConfigurationError(
-            "A replay buffer is not read from a pickle: a paused run keeps its own in its checkpoints."
+            "A replay buffer is not read from a pickle: load_state(folder) reads what save_state(folder) wrote."
         )

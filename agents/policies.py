@@ -254,6 +254,57 @@ class MultiTaskPolicy(BasePolicy):
         states, one_hot = observations[:, : self.state_size], observations[:, self.state_size :]
         return states[:, None, :], one_hot.argmax(dim=1)
 
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        task: str | None = None,
+    ) -> tuple[np.ndarray, Any]:
+        """Actions for observations.
+
+        :param observation: ``[S + K]`` or ``[N, S + K]``, state and one-hot task; with `task`, what a single
+            environment returns: ``[<= S]`` or ``[N, <= S]``
+        :param state: unused, as there is no memory; returned as it is
+        :param episode_start: unused
+        :param deterministic: the mean action instead of a sample
+        :param task: name of the task that all observations are of
+        :return: actions ``[A]`` or ``[N, A]`` within the action space, and the state
+        :raises ConfigurationError: for another size, or a task that is not known
+        """
+        if isinstance(observation, tuple):
+            raise ConfigurationError(
+                f"An observation is an array, found a tuple of {len(observation)}: Gymnasium's reset returns "
+                "(observation, info)."
+            )
+        observation = np.asarray(observation)
+        if task is not None:
+            observation = self._with_one_hot(observation, task)
+        size = self.state_size + self.num_tasks
+        if observation.ndim not in (1, 2) or observation.shape[-1] != size:
+            raise ConfigurationError(
+                f"An observation has {size} numbers, {self.state_size} of the state and the one-hot of "
+                f"{self.num_tasks} tasks, found shape {observation.shape}: for the observation of a single "
+                "environment, give task='name'."
+            )
+        return super().predict(observation, state, episode_start, deterministic)
+
+    def _with_one_hot(self, states: np.ndarray, task: str) -> np.ndarray:
+        """Observations of states ``[..., <= S]``: padded with zeros, as the suite pads them, then the one-hot."""
+        names = self.task_names or ()
+        if task not in names:
+            raise unknown_name("task", task, names)
+        if states.ndim not in (1, 2) or states.shape[-1] > self.state_size:
+            raise ConfigurationError(
+                f"With task={task!r}, an observation is a state of at most {self.state_size} numbers without its "
+                f"one-hot, found shape {states.shape}."
+            )
+        observations = np.zeros((*states.shape[:-1], self.state_size + self.num_tasks), np.float32)
+        observations[..., : states.shape[-1]] = states
+        observations[..., self.state_size + names.index(task)] = 1.0
+        return observations
+
     def forward(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         """Actions ``[N, A]`` in [-1, 1] of observations ``[N, S + K]``."""
         return self._predict(observation, deterministic)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,9 @@ class EnvBlock(LocalBackend):
         self.arrays = arrays
         self.recipes = {recipe.index: recipe for recipe in recipes}
         self.slots: dict[int, EnvSlot] = {}  # by row of the vector
+        # Some simulators are in cycles that Python cannot collect: a vector that is dropped gives them back too.
+        self._finalizer = weakref.finalize(self, _close_all, self.slots)
+        self._finalizer.atexit = False  # the end of the process frees them
         try:
             for recipe in recipes:
                 try:
@@ -105,9 +109,12 @@ class EnvBlock(LocalBackend):
 
     def close(self) -> None:
         """Close every environment; a fault while closing one does not keep the others open."""
-        slots, self.slots = self.slots, {}
-        for slot in slots.values():
-            _close(slot)
+        _close_all(self.slots)
+
+
+def _close_all(slots: dict[int, EnvSlot]) -> None:
+    while slots:
+        _close(slots.popitem()[1])
 
 
 def _close(slot: EnvSlot) -> None:

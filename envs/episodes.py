@@ -88,7 +88,10 @@ class GoalSchedule:
 
 
 class TaskEnv(Protocol):
-    """What a suite must provide for one environment; everything else of an episode is done by :class:`EnvSlot`."""
+    """What a suite must provide for one environment; everything else of an episode is done by :class:`EnvSlot`.
+
+    It may have an attribute ``judges_success``, False as long as it has never said whether an episode succeeds.
+    """
 
     @property
     def target(self) -> Any:
@@ -135,7 +138,8 @@ class StepArrays:
     ``actions`` [N, A] float32; ``observations``, ``terminal`` [N, S+K] float32; ``rewards`` [N] float32; per episode
     ``returns`` float64, ``lengths`` int64, ``goals`` (of the running episode) and ``ended_goals`` (of the one that just
     ended) int64; flags [N] bool: ``terminated``, ``truncated``, ``success`` (this step), ``solved`` (any step so far of
-    the episode that this step belongs to), ``busy`` (being stepped at this moment: what a dead process was doing).
+    the episode that this step belongs to), ``judged`` (the environment has said whether it succeeds), ``busy`` (being
+    stepped at this moment: what a dead process was doing).
 
     :param num_envs: N.
     :param obs_size: S + K.
@@ -155,6 +159,7 @@ class StepArrays:
     truncated: np.ndarray
     success: np.ndarray
     solved: np.ndarray
+    judged: np.ndarray
     busy: np.ndarray
 
     def __init__(self, num_envs: int, obs_size: int, action_size: int, buffer: Any = None) -> None:
@@ -178,7 +183,7 @@ class StepArrays:
             ("observations", np.float32, matrix),
             ("terminal", np.float32, matrix),
             ("rewards", np.float32, row),
-            *[(name, np.bool_, row) for name in ("terminated", "truncated", "success", "solved", "busy")],
+            *[(name, np.bool_, row) for name in ("terminated", "truncated", "success", "solved", "judged", "busy")],
         ]
 
     @classmethod
@@ -244,6 +249,7 @@ class EnvSlot:
         arrays.rewards[i] = reward
         arrays.terminated[i], arrays.truncated[i] = terminated, cut and not terminated
         arrays.success[i], arrays.solved[i] = success, self.solved
+        arrays.judged[i] = getattr(self.env, "judges_success", True)
         if terminated or cut:
             arrays.returns[i], arrays.lengths[i] = self.total, self.length
             arrays.terminal[i] = self.observation

@@ -53,6 +53,7 @@ class GymTask:
         self._shape = space.shape
         self._state_shape = self.target.observation_space.shape
         self._length, self._total = 0, 0.0
+        self.judges_success = success_return is not None  # or once an info has said so
 
     def reset(self, goal: int) -> np.ndarray:
         """Begin the episode of goal number ``goal``; returns the state [<= S]."""
@@ -105,6 +106,7 @@ class GymTask:
         if not isinstance(info, Mapping):
             raise ContractError(f"returned info = {info!r:.80}, which must be a dictionary")
         said = {key: info[key] for key in SUCCESS_KEYS if info.get(key) is not None}
+        self.judges_success = self.judges_success or bool(said)
         return any({key: _flag(f"info[{key!r}]", value) for key, value in said.items()}.values())
 
     def render(self) -> np.ndarray:

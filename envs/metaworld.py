@@ -72,6 +72,8 @@ class MetaWorldTask:
         self.target = env
         self._low, self._high = env.observation_space.low, env.observation_space.high
 
+    judges_success = True
+
     @staticmethod
     def _place_and_keep(env: Any, reset_model: Any) -> np.ndarray:
         # Called twice by each reset: the first call draws the vector, the second finds it frozen.
@@ -103,6 +105,8 @@ class MetaWorldTask:
         if self._camera is not None:
             self._camera.close()
         self.target.close()
+        # It holds the environment that holds it: the simulator would stay until Python next looks for cycles.
+        self.target.__dict__.pop("reset_model", None)
 
 
 def _environment_class(task: str, fast: bool) -> type:

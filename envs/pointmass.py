@@ -43,6 +43,7 @@ class PointMasses(LocalBackend):
         self.horizon, self.stop_at_success = suite.horizons_of_tasks(simulation.horizon)[0], simulation.stop_at_success
         num_envs, num_tasks = len(self.schedules), suite.num_tasks
         self.arrays = StepArrays(num_envs, 2 + num_tasks, 2)
+        self.arrays.judged[:] = True
         task = np.arange(num_envs) % num_tasks  # of each environment
         self.targets, self.scales = suite.targets[task], suite.scales[task]  # [N, 2], [N]
         self.step_lengths, self.radii = STEP_LENGTH * suite.speeds[task, None], suite.radii[task]  # [N, 1], [N]

@@ -19,7 +19,12 @@ SIZE = 480  # pixels, both ways
 _MAX_GEOMS = 1000
 
 _BACKENDS = ("egl", "osmesa")
-_PROBE = "import mujoco; context = mujoco.GLContext(16, 16); context.make_current(); context.free()"
+_PROBE = (
+    # GLFW only warns where there is no display: that a context is there is known when something is made in it.
+    "import mujoco; context = mujoco.GLContext(16, 16); context.make_current(); "
+    "model = mujoco.MjModel.from_xml_string('<mujoco/>'); "
+    "mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100).free(); context.free()"
+)
 
 
 @functools.cache
@@ -28,7 +33,7 @@ def find_gl(asked: str = "") -> str | None:
 
     Tried in a process of its own: a failed attempt leaves PyOpenGL bound to the wrong platform for good.
 
-    :param asked: the only one to try, from the user's ``MUJOCO_GL``.
+    :param asked: the only one to try, from the user's ``MUJOCO_GL``; a window system needs a display.
     """
     for backend in [asked] if asked else _BACKENDS:
         environment = {**os.environ, "MUJOCO_GL": backend}
@@ -52,7 +57,11 @@ def choose_gl(required: bool = True) -> str | None:
     if backend is None and not required:
         return None
     if backend is None:
-        because = f"MUJOCO_GL={asked!r} does not work here" if asked else "neither EGL nor OSMesa works here"
+        because = (
+            f"MUJOCO_GL={asked!r} does not work here (unset it to have one chosen)"
+            if asked
+            else "neither EGL nor OSMesa works here"
+        )
         raise SuiteError(
             f"images need off-screen OpenGL and {because}: `apt-get install libegl1 libgl1` (EGL) or "
             "`apt-get install libosmesa6` (OSMesa, software) provides it"

@@ -29,9 +29,9 @@ class MultiTaskVecEnv(VecEnv):
     So ``observations.reshape(copies, K, -1)`` is a view by copy and task. Observations are float32 [N, S + K]: the
     state (zero-padded to S), then the one-hot task; rewards float32 [N]; dones bool [N]. Environments reset by
     themselves. ``infos[i]`` holds ``success`` (this step) and ``TimeLimit.truncated`` at every step, and at the end of
-    an episode also ``terminal_observation``, ``is_success`` (success at any step), ``success_at_end``, ``goal`` (its
-    number) and ``episode`` as SB3's Monitor writes it (``r`` raw return, ``l`` length in steps, ``t`` seconds since
-    construction).
+    an episode also ``terminal_observation``, ``is_success`` (success at any step), ``success_at_end``,
+    ``success_is_judged`` (False where the environment has never said whether it succeeds), ``goal`` (its number) and
+    ``episode`` as SB3's Monitor writes it (``r`` raw return, ``l`` length in steps, ``t`` seconds since construction).
 
     An environment that fails is rebuilt as long as `max_restarts` allows, with a fresh stream of goals. The step that
     was lost is reported as one that changed nothing and was cut off: the last state and the last reward again,
@@ -144,6 +144,7 @@ class MultiTaskVecEnv(VecEnv):
                 continue
             info["is_success"] = bool(arrays.solved[i])
             info["success_at_end"] = info["success"]
+            info["success_is_judged"] = bool(arrays.judged[i])
             info["goal"] = int(arrays.ended_goals[i])
             info["episode"] = {
                 "r": round(float(arrays.returns[i]), 6),

@@ -162,7 +162,10 @@ def make_reporter(total_env_steps: int, wanted: bool, env_steps: int = 0, update
 
 
 def describe_success(result: EvaluationResult) -> str:
-    """``success 0.62, worst push-v3 0.10``."""
+    """``success 0.62, worst push-v3 0.10``; the return where no task says what a success is."""
+    if not result.judges_success:
+        worst, value = min(result.task_return.items(), key=_second)
+        return f"return {result.returns.mean():,.1f}, worst {worst} {value:,.1f}"
     worst, rate = min(result.task_success.items(), key=_second)
     return f"success {result.success_rate:.2f}, worst {worst} {rate:.2f}"
 

@@ -46,13 +46,19 @@ class MissingExtra(ConfigError):
     """An optional part that is not installed; the sentence says how to install it."""
 
 
+_FEW = 12  # names that make a sentence
+
+
 def nearest(value: object, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the closest known name, or the known names if there are few."""
+    """``; did you mean 'x'?`` for the closest known name; if none is close, the known names or the nearest three."""
     names = sorted(known)
     matches = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
     if matches:
         return f"; did you mean '{matches[0]}'?"
-    return f"; known: {', '.join(names)}." if len(names) <= 40 else "."
+    if len(names) <= _FEW:
+        return f"; known: {', '.join(names)}."
+    # Without a cutoff there are always three.
+    return f"; the nearest are {', '.join(difflib.get_close_matches(str(value), names, n=3, cutoff=0.0))}."
 
 
 def exit_code(error: BaseException) -> int:

@@ -1,15 +1,17 @@
 """Success per task: deterministic actions, a sweep over the goals, intervals that are honest for few episodes."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from agents.task_names import refuse_other_tasks
-from envs import MultiTaskVecEnv, TaskSuite
+from envs import TaskSuite, make_suite
 from mtrl.errors import ConfigError
 from mtrl.machine import available_cores, evaluating_workers
 
@@ -61,6 +63,7 @@ class EvaluationResult:
     :param returns: sum of the rewards, ``[K, E]``
     :param lengths: steps, ``[K, E]``
     :param goals: number of the goal, ``[K, E]``
+    :param without_rule: tasks that never said whether an episode succeeds: their rate of 0 means nothing
     """
 
     task_names: tuple[str, ...]
@@ -69,6 +72,17 @@ class EvaluationResult:
     returns: np.ndarray
     lengths: np.ndarray
     goals: np.ndarray
+    without_rule: tuple[str, ...] = ()
+
+    @property
+    def judges_success(self) -> bool:
+        """Whether any task says what a success is; if not, the return is all there is."""
+        return len(self.without_rule) < len(self.task_names)
+
+    @property
+    def task_return(self) -> dict[str, float]:
+        """Mean return, per task."""
+        return dict(zip(self.task_names, self.returns.mean(axis=1).tolist(), strict=True))
 
     @property
     def episodes(self) -> int:
@@ -113,7 +127,7 @@ class EvaluationResult:
 
 def evaluate(
     model: Policy,
-    suite_or_env: TaskSuite | MultiTaskVecEnv,
+    suite_or_env: str | TaskSuite | VecEnv,
     episodes: int = 50,
     *,
     seed: int = 0,
@@ -130,7 +144,7 @@ def evaluate(
     `horizon` are its own.
 
     :param model: a trained agent, or anything with SB3's ``predict``
-    :param suite_or_env: where to evaluate
+    :param suite_or_env: where to evaluate: a suite, the name of one, or a vector environment of tasks
     :param episodes: per task
     :param seed: fixes the goals; the seed of training gives the goals of training, as the standard protocol has it
     :param copies: environments per task; None chooses as many as keep the cores busy
@@ -143,10 +157,16 @@ def evaluate(
     """
     if episodes < 1:
         raise ConfigError(f"episodes must be at least 1, found {episodes}.")
-    refuse_tasks_not_learnt(model, suite_or_env.task_names)
-    if isinstance(suite_or_env, MultiTaskVecEnv):
-        return _run_episodes(model, suite_or_env, episodes, stop_at_success, deterministic)
-    suite = suite_or_env
+    place: Any = make_suite(suite_or_env) if isinstance(suite_or_env, str) else suite_or_env
+    if getattr(place, "task_names", None) is None or unwrap_vec_normalize(place) is not None:
+        raise ConfigError(
+            "evaluate takes a suite, the name of one, or an environment that names its tasks and does not normalise, "
+            f"found {type(place).__name__}."
+        )
+    refuse_tasks_not_learnt(model, place.task_names)
+    if isinstance(place, VecEnv):
+        return _run_episodes(model, place, episodes, stop_at_success, deterministic)
+    suite = place
     copies = copies or min(episodes, math.ceil(max(8, 2 * available_cores()) / suite.num_tasks))
     env = suite.make_vec_env(
         seed=seed,
@@ -161,7 +181,7 @@ def evaluate(
 
 
 def _run_episodes(
-    model: Policy, env: MultiTaskVecEnv, episodes: int, stop_at_success: bool, deterministic: bool
+    model: Policy, env: Any, episodes: int, stop_at_success: bool, deterministic: bool
 ) -> EvaluationResult:
     """The first episodes of every environment, so that short episodes are not counted more often than long ones."""
     copies = env.num_envs // env.num_tasks
@@ -189,7 +209,21 @@ def _collect(
     def table(read: Callable[[dict[str, Any]], float]) -> np.ndarray:
         return np.array([[read(info) for info in infos] for infos in records])
 
+    without_rule = tuple(
+        task
+        for task, infos in zip(task_names, records, strict=True)
+        if not any(info.get("success_is_judged", True) for info in infos)
+    )
+    if without_rule:
+        named = ", ".join(without_rule[:3]) + (", ..." if len(without_rule) > 3 else "")
+        warnings.warn(
+            f"These tasks never say whether an episode succeeds, so their success is 0 for every agent: {named}. Look "
+            "at the return, or give success_return= (env.options.success_return), the return from which an episode is "
+            "a success.",
+            stacklevel=4,
+        )
     return EvaluationResult(
+        without_rule=without_rule,
         task_names=tuple(task_names),
         success=table(_success),
         success_at_end=None if stop_at_success else table(_success_at_end),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
+from agents.errors import called_here
 from agents.settings import KINDS, Choice, Limit, bare, described, hints, kind_of
 from mtrl.errors import ConfigError, nearest
 
@@ -40,7 +41,7 @@ def _unknown_key(key: str, known: list[str]) -> ConfigError:
 def nearest_setting(key: str, known: list[str]) -> str:
     """``; did you mean 'agent.tau'?`` for the setting that comes nearest to ``agent.taw`` or to a bare ``tau``."""
     # The last part decides: a long common path would make every sibling look near.
-    last = key.rpartition(".")[2]
+    last = called_here(key.rpartition(".")[2])
     close = difflib.get_close_matches(last, [name.rpartition(".")[2] for name in known], n=1, cutoff=0.5)
     if not close:
         return nearest(key, known)

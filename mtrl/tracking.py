@@ -43,6 +43,8 @@ def evaluation_metrics(result: EvaluationResult, final: bool) -> dict[str, float
     tables = {EVAL_SUCCESS: result.success, EVAL_LENGTH: result.lengths}
     if result.success_at_end is not None:
         tables |= {EVAL_SUCCESS_AT_END: result.success_at_end, EVAL_RETURN: result.returns}
+    elif not result.judges_success:  # then no episode was cut
+        tables |= {EVAL_RETURN: result.returns}
     for tag, table in tables.items():
         for name, value in zip(result.task_names, table.mean(axis=1), strict=True):
             metrics[of_task(tag, name)] = float(value)

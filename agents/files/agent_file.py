@@ -5,6 +5,7 @@ SB3 pickles whatever JSON cannot hold. Here nothing needs it, and a file that as
 
 import json
 import os
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -31,42 +32,49 @@ class AgentFileError(ValueError):
     """A file that is no agent of this toolkit, or not one that can be read safely."""
 
 
-def write_agent(path: str | Path, data: dict[str, Any], tensors: dict[str, Any]) -> Path:
-    """Write an agent; the file appears whole or not at all.
+def write_agent(
+    path: str | Path | BufferedIOBase, data: dict[str, Any], tensors: dict[str, Any]
+) -> Path | BufferedIOBase:
+    """Write an agent; a file of a name appears whole or not at all.
 
-    :param path: ``.zip`` is appended if it is missing
+    :param path: ``.zip`` is appended if it is missing; or an open file that takes bytes
     :param data: what JSON can hold
     :param tensors: state dictionaries by name
-    :return: the path written
+    :return: the path written, or the open file
     :raises AgentFileError: for data that JSON cannot hold; SB3 would pickle it
     """
     try:
         data = json.loads(json.dumps(data, default=_plain))
     except (TypeError, ValueError) as error:
         raise AgentFileError(f"An agent file holds JSON and tensors alone: {error}.") from error
+    data = {"format": FORMAT, **data, "parts": sorted(tensors)}
+    if not isinstance(path, (str, os.PathLike)):
+        save_to_zip_file(path, data=data, params=tensors)
+        return path
     path = Path(path)
     path = path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
         with open(partial, "wb") as file:
-            save_to_zip_file(file, data={"format": FORMAT, **data, "parts": sorted(tensors)}, params=tensors)
+            save_to_zip_file(file, data=data, params=tensors)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)  # of a disk without room
     return path
 
 
-def read_agent(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_agent(path: str | Path | BufferedIOBase) -> tuple[dict[str, Any], dict[str, Any]]:
     """Data and tensors of an agent, on the host; unpickles nothing and writes nothing, whatever the file holds.
 
     :raises AgentFileError: if the file is missing, broken, newer than this version, or holds anything else
     """
-    path = Path(path)
-    if not path.exists() and path.suffix != ".zip":
-        path = path.with_name(path.name + ".zip")
-    if not path.exists():
-        raise AgentFileError(f"There is no agent at {path}.")
+    if isinstance(path, (str, os.PathLike)):
+        path = Path(path)
+        if not path.exists() and path.suffix != ".zip":
+            path = path.with_name(path.name + ".zip")
+        if not path.exists():
+            raise AgentFileError(f"There is no agent at {path}.")
     try:
         members = read_archive(path)
         if "data" not in members:

@@ -4,6 +4,7 @@ It is read as an agent is: JSON and tensors, nothing unpickled, shapes compared 
 """
 
 from collections.abc import Mapping
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,12 @@ def save_policy(agent: MultiTaskAlgorithm, path: str | Path) -> Path:
         "n_updates": agent._n_updates,
     }
     tensors = _acting_tensors(_described(data), agent.policy.state_dict())
-    return write_agent(path, data, {"policy": {name: value.cpu() for name, value in tensors.items()}})
+    written = write_agent(path, data, {"policy": {name: value.cpu() for name, value in tensors.items()}})
+    assert isinstance(written, Path)
+    return written
 
 
-def load_policy(path: str | Path, device: torch.device | str = "auto") -> MultiTaskPolicy:
+def load_policy(path: str | Path | BufferedIOBase, device: torch.device | str = "auto") -> MultiTaskPolicy:
     """The policy of a file that `save_policy` or an agent's `save` wrote, to `predict` with; nothing is unpickled.
 
     :raises AgentFileError: if the file holds no policy, or its tensors do not fit

@@ -12,7 +12,7 @@ import stat
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class UntrustedError(ValueError):
     """What is wrong with a file, as a clause without a full stop."""
 
 
-def read_archive(source: Path | BinaryIO) -> dict[str, bytes]:
+def read_archive(source: Path | BinaryIO | io.BufferedIOBase) -> dict[str, bytes]:
     """The members of a zip archive without compression, each checked against its CRC-32.
 
     :raises UntrustedError: for anything that is no such archive, and for names that lead elsewhere
@@ -51,7 +51,7 @@ def read_archive(source: Path | BinaryIO) -> dict[str, bytes]:
     if isinstance(source, Path) and not source.is_file():
         raise UntrustedError("it is no regular file")
     try:
-        with zipfile.ZipFile(source) as archive:
+        with zipfile.ZipFile(cast("Path | BinaryIO", source)) as archive:
             members = archive.infolist()
             assert archive.fp is not None
             _refuse_members(members, archive.fp.seek(0, io.SEEK_END))

@@ -117,7 +117,7 @@ def test_the_list_names_every_method_with_its_family_cost_and_options():
 
 
 def test_an_unknown_method_gets_the_nearest():
-    with pytest.raises(ConfigurationError, match="Unknown balancer 'statc': choose from .*did you mean 'static'"):
+    with pytest.raises(ConfigurationError, match="Unknown balancer 'statc': did you mean 'static'"):
         make_balancer("statc", num_tasks=3)
 
 
