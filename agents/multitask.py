@@ -123,8 +123,8 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         for name in self.arguments.ATTRIBUTES:
             setattr(self, name, getattr(settings, name))
         # So far only plain attributes have been made: those that are settings may be changed while the agent learns.
-        named = {*vars(self), *self.arguments.ATTRIBUTES}
-        self._changeable = tuple(name for name in hints(self.arguments) if name in named)
+        attributes = {*vars(self), *self.arguments.ATTRIBUTES}
+        self._changeable = tuple(name for name in hints(self.arguments) if name in attributes)
         self.generators = Generators(settings.seed)
         if env is not None:
             self._adopt_tasks(self.env)
