@@ -101,3 +101,15 @@ def test_the_command_line_knows_what_other_libraries_call_it():
     known = ["agent.learning_rate", "agent.tau", "agent.gamma", "network.hidden_sizes"]
     for key, ours in (("agent.lr", known[0]), ("polyak", known[1]), ("network.net_arch", known[3])):
         assert nearest_setting(key, known) == f"; did you mean '{ours}'?"
+
+
+def test_the_horizon_of_the_command_line_serves_tasks_that_have_none():
+    from mtrl.config import RunConfig
+
+    gymnasium.register("Endless-v0", "gymnasium.envs.classic_control:PendulumEnv")
+    try:
+        config = {"env": {"suite": "gym", "tasks": ["Endless-v0", SWING], "horizon": 20}}
+        suite = RunConfig.from_dict(config).make_suite()
+    finally:
+        del gymnasium.registry["Endless-v0"]
+    assert list(suite.horizons) == [20, 200]
