@@ -112,8 +112,9 @@ class TaskObjective(Tasks):
 
     @cached_property
     def _gramian(self) -> Tensor:
-        gramian = self.take_gradients().gramian()
-        return self.selection.spread(self.selection.spread(gramian).mT)
+        gramian = self.take_gradients().gramian()  # symmetric up to rounding
+        spread = self.selection.spread
+        return gramian if self.selection.is_whole else spread(spread(gramian).mT)
 
     @property
     def gramian(self) -> Tensor:
