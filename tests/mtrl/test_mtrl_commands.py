@@ -80,7 +80,7 @@ def test_help_shows_groups_choices_defaults_and_examples(tmp_path: Path) -> None
     assert done.returncode == 0
     for text in (
         "env: gym, metaworld, mt10",
-        "network: bronet, mlp, multihead",
+        "network: bronet, care, film, mlp",
         "samples_per_task: 32",
         "python train.py env=mt10",
     ):
