@@ -194,6 +194,9 @@ class _Seen(Tasks):
     def metrics(self) -> Mapping[str, Tensor]:
         return self.tasks.metrics
 
+    def task_name(self, task: int) -> str:
+        return self.tasks.task_name(task)
+
 
 class _Weighted(_Seen):
     def __init__(self, tasks: Tasks, weights: Tensor) -> None:

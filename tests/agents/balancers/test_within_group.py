@@ -156,6 +156,15 @@ def test_an_update_that_is_refused_leaves_all_state_as_it_was(name):
 
 
 @every_stateful_method
+def test_a_refused_task_is_named_by_its_place_among_all_tasks(name):
+    within, tasks = WithinGroup(method(name)), random_tasks(TASKS, PARAMETERS, 30)
+    tasks.jacobian[3] = float("nan")
+    tasks.gramian = tasks.jacobian @ tasks.jacobian.T
+    with pytest.raises(BalancerError, match="task 3 has nan"):
+        step(within, tasks, mask([0, 3]))
+
+
+@every_stateful_method
 @pytest.mark.parametrize("alone", [0, 4])
 def test_a_task_alone_in_its_group_is_updated_along_its_own_gradient(name, alone):
     within, tasks = WithinGroup(method(name)), random_tasks(TASKS, PARAMETERS, 3)
