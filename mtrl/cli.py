@@ -13,7 +13,7 @@ from mtrl.shadowing import refuse_foreign_packages
 
 if TYPE_CHECKING:
     from mtrl.config import RunConfig
-    from mtrl.evaluation import Policy
+    from mtrl.evaluation import EvaluationResult, Policy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--seed", type=int, help="of the goals (default: the run's, the goals of its training)")
     evaluation.add_argument("--workers", type=int, help="simulating processes (default: one per core)")
     evaluation.add_argument("--video", action="store_true", help="also write an MP4 with an episode of every task")
+    evaluation.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="for the results (default: evaluations/... in the run's folder)"
+    )
     evaluation.set_defaults(command=_evaluate)
 
     exporting = commands.add_parser("export", parents=[common], help="the policy of a run as a small file with a card")
@@ -130,27 +133,40 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    """Evaluate a policy; the table is printed and kept, in the run's folder if it is that of a run."""
+    """Evaluate a policy; the table is printed, then kept: in the run's folder, or where ``--out`` says."""
     from mtrl.console import print_results, say, without_harm
     from mtrl.evaluation import evaluate
     from mtrl.run_report import write_results
 
     name, config, model, home = _chosen(options)
-    suite = config.make_suite()
     seed = config.evaluation_seed if options.seed is None else options.seed
+    place = options.out or home / "evaluations" / f"seed{seed}-episodes{options.episodes}"
+    _require_place(place)
+    if options.video:
+        from mtrl.video import require_imageio, write_mosaic
+
+        require_imageio()
+    suite = config.make_suite()
     horizon = config.evaluation.horizon
     result = evaluate(model, suite, options.episodes, seed=seed, workers=options.workers, horizon=horizon)
-    place = home / "evaluations" / f"seed{seed}-episodes{options.episodes}"
+    print_results(result.to_frame(), f"{name}, goals of seed {seed}")
     place.mkdir(parents=True, exist_ok=True)
     write_results(result, place)
-    print_results(result.to_frame(), f"{name}, goals of seed {seed}")
     say(f"Written to {place}")
     if options.video:
-        from mtrl.video import write_mosaic
-
         video = place / "mosaic.mp4"
         if without_harm("The video", write_mosaic, model, suite, video, seed=seed, horizon=horizon):
             say(f"Video: {video}")
+
+
+def _require_place(folder: Path) -> None:
+    """:raises ConfigError: if the results of an evaluation cannot be written there, or would replace those of a run"""
+    from mtrl.places import require_folder
+    from mtrl.run_folder import RECORD_FILE
+
+    if (folder / RECORD_FILE).exists():
+        raise ConfigError(f"--out must be a folder for the results, found '{folder}', which is a run.")
+    require_folder(folder, "--out")
 
 
 def _chosen(options: argparse.Namespace) -> "tuple[str, RunConfig, Policy, Path]":
@@ -182,17 +198,22 @@ def _export(options: argparse.Namespace) -> None:
         raise ConfigError(f"--out must be a file to write, found the folder '{path}'.")
     if path.suffix != ".zip":
         path = path.with_name(f"{path.name}.zip")
-    result = export(RunFolder.existing(options.run), path, options.episodes, options.workers)
-    print_results(result.to_frame(), f"{path.name}, {path.stat().st_size / 1e6:.2f} MB")
+
+    def told(result: "EvaluationResult") -> None:
+        print_results(result.to_frame(), f"{path.name}, {path.stat().st_size / 1e6:.2f} MB")
+
+    export(RunFolder.existing(options.run), path, options.episodes, options.workers, told)
     say(f"Written to {path} and {path.with_suffix('.json')}")
 
 
 def _compare(options: argparse.Namespace) -> None:
-    """Write the report of some runs, and print its verdict."""
+    """Print the verdict on some runs, and write their report."""
     from mtrl.compare import compare_runs, judge, write_report
+    from mtrl.compare.report import require_place
     from mtrl.compare.sections import narrow, summary_table
     from mtrl.console import print_rows, say
 
+    require_place(options.out)
     comparison = compare_runs(
         options.runs,
         baseline=options.baseline,
@@ -201,12 +222,11 @@ def _compare(options: argparse.Namespace) -> None:
         worst=options.worst,
         seed=options.seed,
     )
-    page = write_report(comparison, options.out)
     verdict, summary = judge(comparison), narrow(summary_table(comparison))
     print_rows(summary.header, summary.rows)
     for line in filter(None, (verdict.headline, verdict.worst, *verdict.caution, *verdict.seeds)):
         say(line)
-    say(f"Written to {page}")
+    say(f"Written to {write_report(comparison, options.out)}")
 
 
 def _renaming(text: str) -> tuple[str, str]:

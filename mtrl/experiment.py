@@ -85,9 +85,9 @@ def run(config: RunConfig, pause_at: int | None = None) -> Result:
             folder.update(protocol=protocol(config, suite), seeds=config.seeds(), agent=runtime)
             pausing = _Pausing(store, checkpoint, stop, pause_at)
             final, seconds = _learn(config, agent, env, evaluator, folder, pausing)
+            print_results(final.to_frame(), title)  # first: a disk may be full by now
             write_results(final, folder.path)
             folder.close(FINISHED, seconds=seconds, success_rate=final.success_rate)
-    print_results(folder.results(), title)
     print_files(folder.path, REPORTED)
     return Result(folder.path, folder.results())
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mtrl.config import RunConfig
 from mtrl.errors import RunFolderError
 from mtrl.lock import LOCK_FILE, RunLock
+from mtrl.places import require_folder
 from mtrl.provenance import command, describe_origin, versions
 
 if TYPE_CHECKING:
@@ -78,10 +79,12 @@ class RunFolder:
 
         :param takeover: take the place of an owner on another host that is dead
         :raises RunFolderError: if another process is writing here, or if this is no place for a run
+        :raises ConfigError: if nothing can be written here
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"run_dir must be a folder, found the file '{self.path}'.")
         self._refuse_foreign_files()
+        require_folder(self.path, "run_dir=...")
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(self.path, takeover)
         try:

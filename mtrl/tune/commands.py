@@ -17,6 +17,7 @@ from mtrl.config import RunConfig
 from mtrl.console import say
 from mtrl.errors import FAULT, ConfigError, RunStopped
 from mtrl.lock import RunLock
+from mtrl.places import require_folder
 from mtrl.run_folder import FINISHED as RUN_FINISHED
 from mtrl.run_folder import RunFolder, safe_name
 from mtrl.sweep import FAILED, FINISHED, SKIPPED, Sweep
@@ -35,6 +36,7 @@ def tune(options: Namespace) -> None:
     """Search task weights, or resume a search; then train what it is compared with, and write what was found."""
     require_ray()
     folder = options.out.resolve()
+    require_folder(folder, "--out")
     if not options.resume:
         settings = _settings(options)
         folder.mkdir(parents=True, exist_ok=True)
