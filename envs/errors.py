@@ -34,14 +34,16 @@ _FEW = 12  # names that make a sentence
 
 
 def did_you_mean(value: object, known: Iterable[str], count: int = 3) -> str:
-    """The nearest known names as the end of a sentence.
+    """The nearest known names as the end of a sentence; the value itself is never one of them.
 
     :param value: the name that was not found.
     :param known: the names that would have been right.
     :param count: how many suggestions at most.
     :return: ``"; did you mean 'a' or 'b'?"``, or ``"; known: ..."`` when nothing is near and the names are few.
     """
-    names = sorted(known)
+    names = sorted(name for name in known if name != str(value))
+    if not names:
+        return ""
     near = difflib.get_close_matches(str(value), names, n=count, cutoff=0.5)
     if near:
         return "; did you mean " + " or ".join(repr(name) for name in near) + "?"

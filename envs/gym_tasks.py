@@ -183,8 +183,9 @@ class _Probe:
 def _probe(task: str, source: str | Constructor) -> _Probe:
     try:
         env = _build(source, None)
-    except gymnasium.error.Error as error:
-        hint = did_you_mean(task, gymnasium.registry) if isinstance(source, str) else ""
+    except (gymnasium.error.Error, ImportError) as error:
+        is_a_typo = isinstance(source, str) and source not in gymnasium.registry
+        hint = did_you_mean(task, gymnasium.registry) if is_a_typo else ""
         raise SuiteError(f"task {task!r} cannot be made ({str(error).splitlines()[0]}){_only_near(hint)}") from error
     try:
         state, action = env.observation_space, env.action_space

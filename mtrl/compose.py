@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtrl.command_line import readable
 from mtrl.config import RunConfig
 from mtrl.errors import ConfigError
 from mtrl.launch import prepare
@@ -48,7 +49,7 @@ def compose_grid(overrides: Sequence[str]) -> list[Composed]:
             f"The folder of configs is missing, '{CONFIGS}': install the toolkit from its checkout, editable."
         )
     fixed, swept = [], []
-    for override in OverridesParser.create().parse_overrides(prepare(overrides, CONFIGS)):
+    for override in OverridesParser.create().parse_overrides(prepare(readable(overrides), CONFIGS)):
         if override.is_sweep_override():
             key = override.get_key_element()
             swept.append([f"{key}={value}" for value in override.sweep_string_iterator()])

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -203,7 +204,7 @@ class RunConfig:
         """
         if isinstance(values, Mapping) and "agent" in values:
             values = {**values, "agent": _parse_agent(values["agent"])}
-        config = parse(cls, values)
+        config = _at_home(parse(cls, values))
         schedule = None if config.schedule is None else read_schedule(config.schedule)
         if schedule is not None:
             config = config.with_schedule(schedule)
@@ -212,7 +213,7 @@ class RunConfig:
         options = checked_options(config.network.name, config.network.options)
         embeddings = config.network.task_embeddings
         if isinstance(embeddings, str):
-            embeddings = read_task_embeddings(embeddings)
+            embeddings = read_task_embeddings(os.path.expanduser(embeddings))
         config = replace(config, network=replace(config.network, options=options, task_embeddings=embeddings))
         if embeddings is not None and len(embeddings) != (tasks := config.make_suite().num_tasks):
             raise ConfigError(
@@ -320,6 +321,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def flat_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """``{"famo": {"gamma": 0.1}, "c": None}`` -> ``{"famo.gamma": 0.1}``: None leaves an option at its default."""
     return {name: value for name, value in flatten(options).items() if value is not None}
+
+
+def _at_home(config: RunConfig) -> RunConfig:
+    """With the home folder in place of a ``~`` that no shell has replaced."""
+    places = {name: getattr(config, name) for name in ("run_dir", "runs_dir", "schedule")}
+    return replace(config, **{name: place and os.path.expanduser(place) for name, place in places.items()})
 
 
 def _parse_agent(values: Any) -> AgentPreset:

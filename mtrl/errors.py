@@ -50,8 +50,13 @@ _FEW = 12  # names that make a sentence
 
 
 def nearest(value: object, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the closest known name; if none is close, the known names or the nearest three."""
-    names = sorted(known)
+    """``; did you mean 'x'?`` for the closest known name; if none is close, the known names or the nearest three.
+
+    The value itself is never proposed.
+    """
+    names = sorted(name for name in known if name != str(value))
+    if not names:
+        return "."
     matches = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
     if matches:
         return f"; did you mean '{matches[0]}'?"

@@ -131,12 +131,14 @@ def _run(values: Mapping[str, Any]) -> None:
 
 
 def _train(train: Callable[[], None], configs: Path) -> None:
+    from mtrl.command_line import readable
     from mtrl.console import say
     from mtrl.sweep import Sweep, refuse_one_folder, register_callback
 
     refuse_foreign_packages()
-    refuse_one_folder(_overrides_of_sweep(sys.argv[1:]))
-    arguments = prepare(sys.argv[1:], configs)
+    arguments = readable(sys.argv[1:])
+    refuse_one_folder(_overrides_of_sweep(arguments))
+    arguments = prepare(arguments, configs)
     register_callback()
     sys.argv[1:] = _with_callback(_with_options_of_all(arguments))
     code = 0
@@ -152,9 +154,14 @@ def _train(train: Callable[[], None], configs: Path) -> None:
 def prepare(arguments: Sequence[str], configs: Path) -> list[str]:
     """The arguments of a command line as Hydra can compose them; the balancers that they name become choices.
 
+    Every group has a choice already, so ``+experiment=mt10_laptop`` means what it means without the plus.
+
+    :param arguments: as `mtrl.command_line.readable` gives them
     :param configs: the folder that Hydra composes configs from
     :raises ConfigError: for what Hydra would pass over or explain badly: an unknown experiment, or option of a balancer
     """
+    groups = {folder.name for folder in configs.iterdir() if folder.is_dir()}
+    arguments = [argument[1:] if _adds(argument) in groups else argument for argument in arguments]
     register_algorithms(with_files=_choices(configs, "agent"))
     register_experiments(configs)
     register_balancers(arguments, with_files=_choices(configs, "balancer"))
@@ -164,6 +171,11 @@ def prepare(arguments: Sequence[str], configs: Path) -> list[str]:
     if "~experiment" in arguments:  # without its experiment a suite has the agents' own settings
         arguments = [*arguments, "~experiment/of_algorithm"]
     return [f"++{argument}" if _OPEN_GROUP.match(argument) else argument for argument in arguments]
+
+
+def _adds(argument: str) -> str:
+    """What a setting adds that need not be there before, as in ``+experiment=mt10_laptop``."""
+    return argument.partition("=")[0][1:] if re.match(r"\+\w", argument) else ""
 
 
 def _choices(configs: Path, group: str) -> set[str]:
@@ -342,11 +354,15 @@ def _unshared(parts: Sequence[str], options: dict[str, list[str]]) -> Iterable[s
 def _from_hydra(error: BaseException) -> ConfigError | None:
     """An error of Hydra or OmegaConf as one sentence of ours; None for any other error."""
     from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
+    from mtrl.command_line import PLACES
+
+    text = str(error)
+    if isinstance(error, ValueError) and text.startswith("Only one of --"):  # said of options, by no class of Hydra's
+        return ConfigError(text)
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return None
-    text = str(error)
     if missing := re.search(r"Could not find '([^']+?)/([^/']+)'", text):
         group, choice = missing.groups()
         known = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
@@ -355,13 +371,19 @@ def _from_hydra(error: BaseException) -> ConfigError | None:
         return ConfigError(_unknown_setting(unknown[1]))
     if ambiguous := re.search(r"Ambiguous value for argument '(.+?)=(.+)'", text):
         key, values = ambiguous.groups()
-        return ConfigError(
-            f"'{key}={values}' are several values: a sweep over them needs -m, one list of them brackets, "
-            f"'{key}=[{values}]'."
+        as_one = (
+            f"a name quotation marks, '{key}=\"{values}\"'"
+            if key in PLACES
+            else f"one list of them brackets, '{key}=[{values}]'"
         )
-    override = getattr(error, "override", None)
-    where = f"The argument '{override}' cannot be read: " if override else ""
-    return ConfigError(where + text.splitlines()[0])
+        return ConfigError(f"'{key}={values}' are several values: a sweep over them needs -m, {as_one}.")
+    if there := re.search(r"Could not append to config. An item is already at '([^']+)'", text):
+        return ConfigError(f"'{there[1]}' is a setting already: give it without the plus, {there[1]}=...")
+    if isinstance(error, GrammarParseError) or "Error merging override" in text:
+        return ConfigError(
+            f"{text.splitlines()[0].rstrip('.')}: what stands in ${{...}} must be the name of a setting."
+        )
+    return ConfigError(text.splitlines()[0])
 
 
 def _unknown_setting(key: str) -> str:

@@ -1,4 +1,4 @@
-"""Places that are to be written to: looked at before anything is computed, because nobody wants to wait for an error."""
+"""Places that are to be written to: looked at before anything is computed, so that nobody waits for an error."""
 
 import tempfile
 from pathlib import Path

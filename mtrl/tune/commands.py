@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from agents.temperature import target_entropy_of
+from mtrl.command_line import readable
 from mtrl.compose import Composed, compose, compose_grid
 from mtrl.config import RunConfig
 from mtrl.console import say
@@ -232,13 +233,14 @@ def _number(value: float | None) -> str:
 def sweep(options: Namespace) -> None:
     """Train every combination of the settings; what is finished is skipped, what is not is resumed."""
     require_ray()
-    points = compose_grid(options.overrides)
+    overrides = readable(options.overrides)
+    points = compose_grid(overrides)
     configs = [point.config for point in points]
     folders = {str(RunFolder.of(config).path) for config in configs}
     if len(folders) < len(points):
         raise ConfigError("Runs of a sweep need a folder each: leave run_dir out.")
     runs_dir = Path(configs[0].runs_dir).resolve()
-    journal = Sweep.begin(runs_dir, options.overrides)
+    journal = Sweep.begin(runs_dir, overrides)
     open_points = _skip_finished(points, journal)
     by_name = {point.overrides: point for point in open_points}
 

@@ -120,3 +120,20 @@ def test_observations_that_are_no_box_are_refused(new_constructor):
 def test_a_task_without_a_time_limit_needs_a_horizon(new_constructor):
     with pytest.raises(SuiteError, match="no time limit"):
         make_suite("gym", tasks={"a": new_constructor()})
+
+
+def test_a_registered_task_that_cannot_be_made_is_not_proposed_in_its_own_place():
+    def needs_a_package(**_):
+        raise gymnasium.error.DependencyNotInstalled("no such simulator")
+
+    def was_moved(**_):
+        raise ImportError("moved to another project")
+
+    for name, maker in (("Needs-v0", needs_a_package), ("Moved-v0", was_moved)):
+        gymnasium.register(name, entry_point=maker)
+        try:
+            with pytest.raises(SuiteError, match=f"task '{name}' cannot be made ") as refused:
+                make_suite("gym", tasks=[name])
+        finally:
+            del gymnasium.registry[name]
+        assert "did you mean" not in str(refused.value)

@@ -2,16 +2,20 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agents.balancers import list_balancers
+from agents.errors import nearest as nearest_of_agents
 from envs import SuiteError
+from envs.errors import did_you_mean
 from mtrl.cli import main
-from mtrl.errors import ConfigError, exit_code, sentence
+from mtrl.errors import ConfigError, exit_code, nearest, sentence
 from mtrl.experiment import Result
 from mtrl.launch import guarded
+from mtrl.schema import nearest_setting
 from tests.grids import grid
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,3 +182,10 @@ def test_a_fault_is_one_sentence_with_its_kind(capsys: pytest.CaptureFixture[str
 )
 def test_errors_become_sentences(error: Exception, said: str) -> None:
     assert sentence(error) == said
+
+
+@pytest.mark.parametrize("hint", [nearest, did_you_mean, nearest_of_agents, nearest_setting])
+def test_a_name_is_never_proposed_in_its_own_place(hint: Callable[[str, list[str]], str]) -> None:
+    assert "'agent.tau'" not in hint("agent.tau", ["agent.tau"])
+    others = ["agent.tau", "agent.taw", *(f"x{i}" for i in range(20))]
+    assert "'agent.tau'" not in hint("agent.tau", others) and "'agent.taw'" in hint("agent.tau", others)
