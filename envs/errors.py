@@ -23,6 +23,16 @@ class EnvironmentFault(RuntimeError):
         self.rows = tuple(rows)
 
 
+class WorkerTraceback(Exception):
+    """The traceback of an error that was raised in a worker process, as text: the cause of the error raised here."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+
+    def __str__(self) -> str:
+        return f"in the worker:\n{self.args[0]}"
+
+
 class ContractError(EnvironmentFault, SuiteError):
     """An environment returned what its spaces or Gymnasium's interface rule out: a mistake that no restart would mend.
 

@@ -204,7 +204,7 @@ class RunConfig:
         """
         if isinstance(values, Mapping) and "agent" in values:
             values = {**values, "agent": _parse_agent(values["agent"])}
-        config = _at_home(parse(cls, values))
+        config = _expanded(parse(cls, values))
         schedule = None if config.schedule is None else read_schedule(config.schedule)
         if schedule is not None:
             config = config.with_schedule(schedule)
@@ -323,7 +323,7 @@ def flat_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in flatten(options).items() if value is not None}
 
 
-def _at_home(config: RunConfig) -> RunConfig:
+def _expanded(config: RunConfig) -> RunConfig:
     """With the home folder in place of a ``~`` that no shell has replaced."""
     places = {name: getattr(config, name) for name in ("run_dir", "runs_dir", "schedule")}
     return replace(config, **{name: place and os.path.expanduser(place) for name, place in places.items()})
