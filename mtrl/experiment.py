@@ -16,8 +16,9 @@ from mtrl.checkpoint import Checkpoint, CheckpointStore, Contents
 from mtrl.checkpoint_callback import Checkpointer
 from mtrl.config import RunConfig
 from mtrl.console import make_reporter, print_files, print_results, say, without_harm
-from mtrl.errors import CheckpointError, ConfigError, sentence
+from mtrl.errors import CheckpointError, ConfigError, RunStopped, sentence
 from mtrl.evaluation import EvaluationResult
+from mtrl.relatives import resumable_elsewhere
 from mtrl.run_folder import AGENT_FILE, CHECKPOINTS, FAILED, FINISHED, INTERRUPTED, RunFolder
 from mtrl.run_report import REPORTED, write_batch, write_plots, write_results
 from mtrl.run_state import LearningRun, changes, refuse_changes
@@ -77,7 +78,7 @@ def run(config: RunConfig, pause_at: int | None = None) -> Result:
     with StopRequest(config.max_wall_time) as stop, folder.owned(config.takeover):
         store = CheckpointStore(folder.path / CHECKPOINTS, config.checkpoint.keep)
         checkpoint = _open(config, folder, store, suite.num_tasks)
-        with _recorded(folder), ExitStack() as stack:
+        with _recorded(folder, store), ExitStack() as stack:
             env = stack.enter_context(closing(make_training_env(config, suite)))
             evaluator = stack.enter_context(closing(Evaluator(config, suite)))
             agent = make_agent(config, env)
@@ -130,8 +131,11 @@ def _open(config: RunConfig, folder: RunFolder, store: CheckpointStore, num_task
     if checkpoint is None:
         if folder.status == FINISHED:
             raise ConfigError(
-                f"'{folder.path}' is finished and holds no checkpoint to go on from: choose another run_dir."
+                f"'{folder.path}' is finished and holds no checkpoint to resume from: choose another run_dir."
             )
+        if folder.status is None:
+            for told in resumable_elsewhere(config, folder, num_tasks):
+                say(told)
         folder.begin(config)
         return None
     before = checkpoint.read()["config"]
@@ -141,7 +145,7 @@ def _open(config: RunConfig, folder: RunFolder, store: CheckpointStore, num_task
         raise _too_few(folder, checkpoint.env_steps, total)
     folder.go_on(config, checkpoint.env_steps, checkpoint.exact)
     begin_again = "" if checkpoint.exact else "; the episodes that ran there begin again"
-    say(f"Going on from step {checkpoint.env_steps:,} in '{folder.path}'{begin_again}.")
+    say(f"Resuming from step {checkpoint.env_steps:,} in '{folder.path}'{begin_again}.")
     return checkpoint
 
 
@@ -283,14 +287,16 @@ def protocol(config: RunConfig, suite: TaskSuite) -> dict[str, Any]:
 
 
 @contextmanager
-def _recorded(folder: RunFolder) -> Iterator[None]:
+def _recorded(folder: RunFolder, store: CheckpointStore) -> Iterator[None]:
     """Write into the run's record how it ended, if it did not end well."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         with suppress(OSError):
             folder.close(INTERRUPTED)
-        say(f"Stopped. All that was done until now is in {folder.path}")
+        if isinstance(stop, RunStopped):
+            stop.then = _what_next(store)
+        say(f"Stopped. What there is of the run is in {folder.path}")
         raise
     except Exception as error:
         if isinstance(error, NonFiniteUpdate):
@@ -298,6 +304,12 @@ def _recorded(folder: RunFolder) -> Iterator[None]:
         with suppress(OSError):
             folder.close(FAILED, error=sentence(error))
         raise
+
+
+def _what_next(store: CheckpointStore) -> str:
+    if store.latest is None:
+        return "there is no checkpoint yet, so the same command starts over"
+    return f"the same command resumes from env step {store.latest.env_steps:,}"
 
 
 def _keep_batch(error: NonFiniteUpdate, folder: RunFolder) -> None:

@@ -77,7 +77,10 @@ class LearningRun:
             clock.load_state(contents["state"]["clocks"][name])
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+Differing = dict[str, tuple[Any, Any]]  # values there and here, by setting
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Differing:
     """Settings that differ, as ``{"agent.tau": (old, new)}``.
 
     :param before: a config as a plain dict
@@ -96,9 +99,25 @@ def refuse_changes(before: Mapping[str, Any], now: RunConfig, folder: object) ->
     :param folder: of the run, for the sentence
     :raises ConfigError: naming every setting that must not change, with both values
     """
-    differing = changes(RunConfig.from_dict(before).to_dict(), now.to_dict())
-    free = {setting.name for setting in walk(now) if setting.changes is not Changes.RESULT}
-    refused = {key: values for key, values in differing.items() if key not in free}
+    refused, _ = sorted_changes(RunConfig.from_dict(before), now)
     if refused:
-        listed = ", ".join(f"{key} ({old!r} there, {new!r} here)" for key, (old, new) in refused.items())
-        raise ConfigError(f"'{folder}' holds a run with other settings: {listed}. Choose another run_dir for these.")
+        raise ConfigError(
+            f"'{folder}' holds a run with other settings: {listed(refused)}. Choose another run_dir for these."
+        )
+
+
+def sorted_changes(before: RunConfig, now: RunConfig) -> tuple[Differing, Differing]:
+    """Settings that differ: those that make another run, and those that may change when a run is resumed.
+
+    Settings that change nothing are in neither.
+    """
+    differing = changes(before.to_dict(), now.to_dict())
+    meant = {setting.name: setting.changes for setting in walk(now)}
+    of_the_run = {key: pair for key, pair in differing.items() if meant.get(key, Changes.RESULT) is Changes.RESULT}
+    measured = {key: pair for key, pair in differing.items() if meant.get(key) is Changes.MEASUREMENT}
+    return of_the_run, measured
+
+
+def listed(differing: Differing) -> str:
+    """``agent.tau (0.1 there, 0.2 here), seed (1 there, 2 here)``."""
+    return ", ".join(f"{key} ({old!r} there, {new!r} here)" for key, (old, new) in differing.items())

@@ -60,8 +60,8 @@ def _search(options: Namespace, folder: Path, settings: Settings) -> None:
     resources, scratch = _resources(options), folder / "ray"
     try:
         do_all(search, resources, scratch)
-    except RunStopped:
-        say(f"mtrl tune --resume --out {options.out} goes on.")
+    except RunStopped as stop:
+        stop.then = f"mtrl tune --resume --out {options.out} resumes the search"
         raise
     names = [*write_findings(search), *_compare(search, resources, scratch, progress)]
     say(f"Best: member {search.best}. Written to {options.out}: {', '.join(names)}")
