@@ -188,6 +188,8 @@ def fake_wandb(fails_in: str) -> types.ModuleType:
     """A module ``wandb`` that fails in `init` or when something is logged."""
 
     class Session:
+        step = 0
+
         def log(self, *_: Any, **__: Any) -> None:
             raise ConnectionError("the network is down")
 
