@@ -13,6 +13,7 @@ from agents.arguments import LEARNING_RATE, AgentArguments, batch_problems, fall
 from agents.balancing.task_gradients import JACOBIANS
 from agents.critics import CATEGORICAL_TARGETS, REDUCTIONS
 from agents.errors import ConfigurationError
+from agents.observations import OBSERVATION_SCALES
 from agents.policies import ACTION_CRITICS, LOG_STD_RANGES
 from agents.precision import PRECISIONS
 from agents.reward_scale import REWARD_SCALES
@@ -151,6 +152,7 @@ class MTSACPreset(MTSACSettings, AgentPreset):
     :param ensemble_reduction: one value of the two critics, for targets and actor: the smaller one, or the mean
     :param critic_layer_norm: of the networks that leave the choice; bronet always has it
     :param actor_layer_norm: likewise, of the actor
+    :param observation_scale: ``running`` divides states by their standard deviation so far; ``none`` leaves them
     :param log_std: how the actor's log standard deviations are bounded: cut off at [-20, 2] (``clamp``), or squashed
         into [-10, 2] (``tanh``)
     """
@@ -174,6 +176,7 @@ class MTSACPreset(MTSACSettings, AgentPreset):
     log_std: Annotated[str, Choice(tuple(LOG_STD_RANGES)), IN_POLICY] = "clamp"
     critic_layer_norm: Annotated[bool, IN_POLICY] = True
     actor_layer_norm: Annotated[bool, IN_POLICY] = False
+    observation_scale: Annotated[str, Choice(OBSERVATION_SCALES), IN_POLICY, Later()] = "none"
 
     def arguments(self, num_tasks: int, env_steps: int, copies: int) -> dict[str, Any]:
         # A run shorter than its replay buffer never fills it: it does not pay for the rest.

@@ -148,6 +148,8 @@ class MultiTaskOffPolicy(MultiTaskAlgorithm, OffPolicyAlgorithm):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
+        assert isinstance(self._last_obs, np.ndarray)
+        self.policy.observe(self._last_obs[:, : self.policy.state_size])
         self.reward_scale.observe(reward, self.task_of_env, dones, infos)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
 

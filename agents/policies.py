@@ -18,6 +18,7 @@ from agents.critics import Value, make_value
 from agents.errors import ConfigurationError, unknown_name
 from agents.networks import NetworkShape, TaskNetwork, make_network, options_of
 from agents.networks.layers import EMBEDDING_SIZE, TaskEncoding
+from agents.observations import ObservationScale, make_observation_scale
 
 ACTION_CRITICS = ("scalar", "categorical")  # kinds of values of state and action
 LOG_STD_RANGES = {"clamp": (-20.0, 2.0), "tanh": (-10.0, 2.0)}
@@ -122,6 +123,7 @@ class PolicySettings:
     :param num_critics: E
     :param network_kwargs: further options of the architecture
     :param task_embeddings: what is ``given``, ``[K, n]``; with them, ``given`` takes the place of ``one_hot``
+    :param observation_scale: ``running`` divides states by their standard deviation so far; ``none`` leaves them
     """
 
     network: str = "mlp"
@@ -137,6 +139,7 @@ class PolicySettings:
     num_critics: int = 2
     network_kwargs: Mapping[str, Any] | None = None
     task_embeddings: Sequence[Sequence[float]] | None = None
+    observation_scale: str = "none"
 
     def __post_init__(self) -> None:
         if self.num_critics < 1:
@@ -225,6 +228,7 @@ class MultiTaskPolicy(BasePolicy):
         self.state_size = observation_space.shape[0] - num_tasks
         self.action_size = action_space.shape[0]
         self.generator = generator or torch.Generator().manual_seed(0)
+        self.scale = make_observation_scale(chosen.observation_scale, self.state_size)
         self._build(chosen)
 
     def _build(self, chosen: PolicySettings) -> None:
@@ -248,6 +252,11 @@ class MultiTaskPolicy(BasePolicy):
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.requires_grad_(False)
         return self.critic.network.task_encoding if chosen.shares_embedding else None
+
+    def observe(self, states: np.ndarray | Tensor) -> None:
+        """Add states ``[..., S]`` to the statistics of the observations, where there are any."""
+        if isinstance(self.scale, ObservationScale):
+            self.scale.update(torch.as_tensor(states, device=self.scale.mean.device))
 
     def split(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """States ``[N, 1, S]`` and tasks ``[N]`` of observations ``[N, S + K]``."""
@@ -312,7 +321,8 @@ class MultiTaskPolicy(BasePolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         assert isinstance(observation, Tensor)
         precision = next(self.actor.parameters()).dtype  # observations may come as float64 or integers
-        mean, log_std = self.actor(*self.split(observation.to(precision)))
+        states, task = self.split(observation.to(precision))
+        mean, log_std = self.actor(self.scale(states), task)
         if deterministic:
             return mean.squeeze(1).tanh()
         noise = torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype).to(mean.device)
