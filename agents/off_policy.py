@@ -117,12 +117,12 @@ class MultiTaskOffPolicy(MultiTaskAlgorithm, OffPolicyAlgorithm):
         self.progress.observe(dones, infos, self.num_timesteps - self.env.num_envs < self.learning_starts)
         self._note_budget()
         callback.update_locals(locals())
-        go_on = callback.on_step() is not False
+        continues = callback.on_step() is not False
         for _ in range(int(np.sum(dones))):
             self._episode_num += 1
             if log_interval is not None and self._episode_num % log_interval == 0:
                 self.dump_logs()
-        return go_on
+        return continues
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1

@@ -21,7 +21,7 @@ REWARD_SCALES = ("none", "std", "return")
 class RunningEpisodes:
     """Rewards of the episodes that N environments are in the middle of.
 
-    An episode that was cut off goes on with its mean reward for ever: its last return-to-go is bootstrapped with
+    An episode that was cut off continues with its mean reward for ever: its last return-to-go is bootstrapped with
     ``mean reward / (1 - gamma)``. One that was lost to a fault counts for nothing.
     Source: BRC (arXiv 2505.23150), the authors' reward normaliser.
 

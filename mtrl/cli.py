@@ -88,8 +88,8 @@ def _add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
         "tune", parents=[common, settings], help="search task weights with a population of runs"
     )
     search.add_argument("--out", type=Path, default=Path("tune"), help="folder of the search (default: tune)")
-    search.add_argument("--resume", action="store_true", help="go on with the search in --out")
-    search.add_argument("--takeover", action="store_true", help="go on where the owner, on another host, is dead")
+    search.add_argument("--resume", action="store_true", help="resume the search in --out")
+    search.add_argument("--takeover", action="store_true", help="resume where the owner, on another host, is dead")
     search.add_argument("--population", type=int, default=8, help="members (default: 8)")
     search.add_argument("--algorithm", choices=("pbt", "pb2", "random"), default="pbt", help="default: pbt")
     search.add_argument("--intervals", type=int, default=10, help="between which members are copied (default: 10)")

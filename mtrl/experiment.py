@@ -143,7 +143,7 @@ def _open(config: RunConfig, folder: RunFolder, store: CheckpointStore, num_task
     total = config.budget(num_tasks)
     if total < checkpoint.env_steps and total != RunConfig.from_dict(before).budget(num_tasks):
         raise _too_few(folder, checkpoint.env_steps, total)
-    folder.go_on(config, checkpoint.env_steps, checkpoint.exact)
+    folder.resume(config, checkpoint.env_steps, checkpoint.exact)
     begin_again = "" if checkpoint.exact else "; the episodes that ran there begin again"
     say(f"Resuming from step {checkpoint.env_steps:,} in '{folder.path}'{begin_again}.")
     return checkpoint

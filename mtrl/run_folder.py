@@ -105,7 +105,7 @@ class RunFolder:
         self.update(**describe_origin())
         self._describe(config)
 
-    def go_on(self, config: RunConfig, env_steps: int, exact: bool) -> None:
+    def resume(self, config: RunConfig, env_steps: int, exact: bool) -> None:
         """Continue the run that is here.
 
         :param config: with settings that may differ where that is allowed

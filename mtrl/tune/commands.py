@@ -77,7 +77,7 @@ def _refuse_changes(options: Namespace, settings: Settings) -> None:
             words = value if isinstance(value, tuple) else (value,)
             asked.append(f"--{field.name.replace('_', '-')} {' '.join(map(str, words))}")
     if asked:
-        raise ConfigError(f"A search goes on with the settings it has, found {' '.join(asked)} beside --resume.")
+        raise ConfigError(f"A search resumes with the settings it has, found {' '.join(asked)} beside --resume.")
 
 
 def _settings(options: Namespace) -> Settings:

@@ -434,7 +434,7 @@ def test_an_owner_that_died_here_is_seen_and_one_elsewhere_needs_takeover(tmp_pa
     (tmp_path / "lock").write_text(f'{{"host": "{socket.gethostname()}", "pid": 1}}')
     RunLock(tmp_path).release()
     (tmp_path / "lock").write_text('{"host": "node-17", "pid": 4321}')
-    with pytest.raises(RunFolderError, match="was left by process 4321 on node-17.*go on with --takeover"):
+    with pytest.raises(RunFolderError, match="was left by process 4321 on node-17.*resume with --takeover"):
         RunLock(tmp_path)
     RunLock(tmp_path, takeover=True).release()
 
