@@ -1,4 +1,4 @@
-"""Any list of Gymnasium ids or constructors as a suite: observations padded with zeros, actions of equal size."""
+"""Any list of Gymnasium ids or constructors as a suite: observations and actions padded with zeros."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class GymTask:
         space: Any = self.target.action_space
         self._middle = ((space.high + space.low) / 2).astype(np.float32) if rescale else None
         self._half = (space.high - space.low) / 2 if rescale else None
-        self._shape = space.shape
+        self._shape, self._size = space.shape, int(np.prod(space.shape))
         self._state_shape = self.target.observation_space.shape
         self._length, self._total = 0, 0.0
         self.judges_success = success_return is not None  # or once an info has said so
@@ -68,6 +68,7 @@ class GymTask:
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, bool]:
         """One step; terminations are the environment's own. A return decides about success at the last step alone."""
         # A copy: the row belongs to the vector, and some environments keep the action they were given.
+        action = action[: self._size]
         action = action.copy() if self._middle is None else self._middle + self._half * action
         found = self.target.step(action.reshape(self._shape))
         if not isinstance(found, tuple) or len(found) != 5:
@@ -262,21 +263,15 @@ def _check_source(source: Any) -> None:
 
 
 def _actions(probes: Sequence[_Probe]) -> tuple[spaces.Box, bool]:
-    """The common action space, and whether tasks must stretch it to bounds of their own."""
+    """The common action space, as large as the largest, and whether tasks must stretch it to bounds of their own."""
     first = probes[0]
-    for probe in probes[1:]:
-        if len(probe.action_low) != len(first.action_low):
-            raise SuiteError(
-                f"all tasks must have actions of one size, found {len(first.action_low)} in {first.task!r} "
-                f"and {len(probe.action_low)} in {probe.task!r}"
-            )
     equal = all(
         np.array_equal(probe.action_low, first.action_low) and np.array_equal(probe.action_high, first.action_high)
         for probe in probes
     )
     if equal:
         return spaces.Box(first.action_low.astype(np.float32), first.action_high.astype(np.float32)), False
-    return spaces.Box(-1.0, 1.0, first.action_low.shape, np.float32), True
+    return spaces.Box(-1.0, 1.0, (max(len(probe.action_low) for probe in probes),), np.float32), True
 
 
 def _horizons(probes: Sequence[_Probe], horizon: int | None, fallback: int | None) -> list[int]:
@@ -303,9 +298,8 @@ def make_gym(
 ) -> TaskSuite:
     """A suite of Gymnasium tasks.
 
-    :param tasks: ids, constructors, or a dict from name to either. Observations of unequal size are padded with zeros
-        at the end; actions must have one size, and where their bounds differ the suite's are [-1, 1], stretched per
-        task.
+    :param tasks: ids, constructors, or a dict from name to either. Observations and actions of unequal size are padded
+        with zeros at the end. Where sizes or bounds of actions differ, the suite's are [-1, 1], stretched per task.
     :param horizon: steps per episode of every task; by default each task's own time limit.
     :param success_return: return of a whole episode from which it is a success, one for all or one per task name; by
         default the info key ``is_success``, ``success`` or ``solved`` decides, and without one no episode succeeds.
@@ -334,6 +328,7 @@ def make_gym(
         task_names=tuple(sources),
         observation_space=observation_box(low, high, len(sources)),
         action_space=action_space,
+        action_sizes=[len(probe.action_low) for probe in probes],
         horizon=max(horizons),
         protocol={
             "suite": "gym",

@@ -105,10 +105,28 @@ def test_bad_input_gets_one_sentence(options, words):
     assert "\n" not in str(caught.value)
 
 
-def test_actions_of_unequal_size_are_refused(new_constructor):
-    tasks = {"a": new_constructor(), "b": new_constructor(action_size=3)}
-    with pytest.raises(SuiteError, match="found 2 in 'a' and 3 in 'b'"):
-        make_suite("gym", tasks=tasks, horizon=5)
+def test_actions_of_unequal_size_are_padded(new_constructor, vec_env):
+    seen = {}
+
+    class Narrow(new_constructor()):
+        def step(self, action):
+            seen["narrow"] = action
+            return super().step(action)
+
+    class Wide(new_constructor(action_size=3)):
+        action_space = spaces.Box(0.0, 4.0, (3,), np.float32)
+
+        def step(self, action):
+            seen["wide"] = action
+            return super().step(action)
+
+    suite = make_suite("gym", tasks={"narrow": Narrow, "wide": Wide}, horizon=5)
+    env = vec_env(suite)
+    assert suite.action_space == spaces.Box(-1.0, 1.0, (3,), np.float32) and env.action_sizes == (2, 3)
+    env.reset()
+    env.step(np.array([[0.1, 0.2, 0.9], [0.5, 0.0, -1.0]], np.float32))
+    np.testing.assert_allclose(seen["narrow"], [0.1, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(seen["wide"], [3.0, 2.0, 0.0], rtol=1e-6)
 
 
 def test_observations_that_are_no_box_are_refused(new_constructor):
