@@ -1,4 +1,4 @@
-"""Tasks whose actions have unequal sizes: a task's own numbers come first, and padding, always 0, fills them up to A."""
+"""Tasks whose actions have unequal sizes: a task's own numbers come first, then zeros as padding up to A."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ from agents.errors import ConfigurationError
 class OwnActions(nn.Module):
     """Which of the A numbers of an action are a task's own: 1 for these, 0 for padding.
 
-    What is computed of an action is multiplied by it: where all tasks have A numbers, that changes no bit. It is no part
-    of a state dictionary, since an environment says it, and a file of an agent holds the sizes.
+    What is computed of an action is multiplied by it: where all tasks have A numbers, that changes no bit. It is not
+    in a state dictionary: an environment says the sizes, and so does the file of an agent.
 
     :param sizes: numbers of an action of each of K tasks
     :param action_size: A

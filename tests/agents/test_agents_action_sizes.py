@@ -1,4 +1,4 @@
-"""Tasks of unequal action sizes: a task learns as if its padding were not there, and files, policies, suites know it."""
+"""Tasks of unequal action sizes: a task learns as if it had no padding, and files, policies and suites know it."""
 
 import gymnasium
 import numpy as np
