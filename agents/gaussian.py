@@ -51,7 +51,9 @@ class GaussianActor(nn.Module):
         self.network = network
         self.own = own
         self.initial_log_std = initial_log_std
-        self.task_log_std = TaskLogStd(*own.table.shape, initial_log_std) if log_std == "task" else None
+        self.task_log_std = (
+            TaskLogStd(len(own.sizes), own.table.shape[1], initial_log_std) if log_std == "task" else None
+        )
 
     @staticmethod
     def outputs_for(action_size: int, log_std: str) -> int:

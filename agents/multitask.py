@@ -173,7 +173,8 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         if getattr(env, "num_tasks", None) is None:
             raise ConfigurationError(
                 f"{owner} needs an environment that names its tasks, found {type(env).__name__}: make one with "
-                "mtrl.make_env(...); a single Gymnasium task is make_env('gym', tasks=['Pendulum-v1'])."
+                "mtrl.make_env(...), which also takes a vector; a single Gymnasium task is "
+                "make_env('gym', tasks=['Pendulum-v1'])."
             )
         if unwrap_vec_normalize(env) is not None:
             raise ConfigurationError(
@@ -344,6 +345,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         whole begin their episodes again.
         """
         env = require_env(self.env)
+        _require_saved(env)
         write_state(Path(folder), self.state(), self.replay_buffer, env.state_dict())
 
     def load_state(self, state: dict[str, Any] | str | Path, observations: np.ndarray | None = None) -> None:
@@ -369,6 +371,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
 
     def _load_folder(self, folder: Path) -> None:
         env = require_env(self.env)
+        _require_saved(env)
         state, rest = read_state(folder)
         observations, exact = env.load_state_dict(rest["environments"]), env.restorable
         if self.replay_buffer is not None and rest["replay"] is not None:
@@ -529,3 +532,12 @@ def _action_sizes(env: Any) -> tuple[int, ...]:
     """Numbers of an action of each of the K tasks: all A where the environment does not say."""
     sizes = getattr(env, "action_sizes", None)
     return tuple(map(int, sizes)) if sizes is not None else (env.action_space.shape[0],) * env.num_tasks
+
+
+def _require_saved(env: Any) -> None:
+    """:raises ConfigurationError: for a vector that has no state"""
+    if getattr(env, "state_dict", None) is None:
+        raise ConfigurationError(
+            f"The state of a {type(env).__name__} cannot be saved, so a run in it cannot be resumed: save(path) keeps "
+            "the agent alone."
+        )

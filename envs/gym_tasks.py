@@ -13,12 +13,11 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from .checks import check_horizon, check_integer, check_number, check_task_names
+from .checks import as_numbers, check_actions, check_horizon, check_integer, check_number, check_task_names, read_flag
 from .episodes import goal_generator
 from .errors import ContractError, SuiteError, did_you_mean
+from .success import SUCCESS_KEYS, success_of
 from .suite import TaskSuite, observation_box
-
-SUCCESS_KEYS = ("is_success", "success", "solved")
 
 Constructor = Callable[..., gymnasium.Env]
 
@@ -78,8 +77,8 @@ class GymTask:
             )
         reward, terminated, truncated, info = (
             _reward(found[1]),
-            _flag("terminated", found[2]),
-            _flag("truncated", found[3]),
+            read_flag("terminated", found[2]),
+            read_flag("truncated", found[3]),
             found[4],
         )
         self._length += 1
@@ -92,7 +91,7 @@ class GymTask:
 
         :raises ContractError: for one that does not fit the environment's own space.
         """
-        numbers = _numbers(observation)
+        numbers = as_numbers(observation)
         if numbers is None or numbers.shape != self._state_shape:
             raise ContractError(
                 f"returned {_described(observation)} as observation in {when}, its observation space says shape "
@@ -106,9 +105,9 @@ class GymTask:
             return ends and self._total >= self.success_return
         if not isinstance(info, Mapping):
             raise ContractError(f"returned info = {info!r:.80}, which must be a dictionary")
-        said = {key: info[key] for key in SUCCESS_KEYS if info.get(key) is not None}
-        self.judges_success = self.judges_success or bool(said)
-        return any({key: _flag(f"info[{key!r}]", value) for key, value in said.items()}.values())
+        said = success_of(info)
+        self.judges_success = self.judges_success or said is not None
+        return bool(said)
 
     def render(self) -> np.ndarray:
         """An RGB image [H, W, 3]."""
@@ -123,43 +122,21 @@ def _reward(value: Any) -> float:
     """:raises ContractError: for what is not one number"""
     if isinstance(value, (float, int)):
         return float(value)
-    number = _numbers(value)
+    number = as_numbers(value)
     if number is None or number.size != 1:
         raise ContractError(f"returned the reward {value!r:.80}, which must be a number")
     return float(number.item())
-
-
-def _flag(what: str, value: Any) -> bool:
-    """What an environment says by true or false, 1 or 0.
-
-    :raises ContractError: for anything else: the truth of NaN, of text and of a part of a success is a guess.
-    """
-    if value is True or value is False:
-        return bool(value)
-    number = _numbers(value)
-    if number is not None and number.size == 1 and number.item() in (0, 1):
-        return bool(number.item())
-    raise ContractError(f"returned {what} = {value!r:.80}, which must be true or false")
 
 
 def _described(found: Any) -> str:
     """What an environment returned, by its shape or its kind."""
     if isinstance(found, tuple):
         return f"a tuple of {len(found)}"
-    numbers = _numbers(found)
+    numbers = as_numbers(found)
     if numbers is None:
         kind = f" of {found.dtype}" if isinstance(found, np.ndarray) else ""
         return f"a {type(found).__name__}{kind} that holds no numbers"
     return f"an array of shape {numbers.shape}"
-
-
-def _numbers(found: Any) -> np.ndarray | None:
-    """As an array; None for what is none, or one of anything but real numbers."""
-    try:
-        numbers = np.asarray(found)
-    except ValueError:  # rows of unequal length
-        return None
-    return numbers if numbers.dtype.kind in "fiub" else None
 
 
 def _build(source: str | Constructor, render_mode: str | None, horizon: int | None = None) -> gymnasium.Env:
@@ -191,9 +168,7 @@ def _probe(task: str, source: str | Constructor) -> _Probe:
         state, action = env.observation_space, env.action_space
         if not isinstance(state, spaces.Box):
             raise SuiteError(f"task {task!r} has observations {state}; only Box observations can be padded and stacked")
-        if not isinstance(action, spaces.Box):
-            raise SuiteError(f"task {task!r} has actions {action}; only continuous (Box) actions are supported")
-        _check_actions(task, action)
+        action = check_actions(f"task {task!r}", action)
         limit = _time_limit(env)
         return _Probe(task, state.low.ravel(), state.high.ravel(), action.low.ravel(), action.high.ravel(), limit)
     finally:
@@ -208,17 +183,6 @@ def _time_limit(env: gymnasium.Env) -> int | None:
             limits.append(env._max_episode_steps)
         env = env.env
     return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _check_actions(task: str, action: spaces.Box) -> None:
-    """:raises SuiteError: for integer actions, and for actions without bounds, which a policy could not be scaled to"""
-    if action.dtype.kind != "f":
-        raise SuiteError(f"task {task!r} has integer actions {action}; only continuous actions are supported")
-    if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
-        raise SuiteError(
-            f"task {task!r} has unbounded actions {action}; give them finite bounds, for example with "
-            "gymnasium.wrappers.TransformAction"
-        )
 
 
 def _only_near(hint: str) -> str:

@@ -81,8 +81,9 @@ def _described(data: Mapping[str, Any]) -> dict[str, Tensor]:
 def _build(data: Mapping[str, Any]) -> MultiTaskPolicy:
     observations, actions = (space_from_json(data[name]) for name in ("observation_space", "action_space"))
     settings = data["settings"].get("policy_kwargs") or {}
-    tasks = {"num_tasks": len(data["task_names"]), "action_sizes": sizes_from_file(data)}
-    return _policy_type(data["algorithm"])(observations, actions, **tasks, **settings)
+    sizes = sizes_from_file(data)
+    kind = _policy_type(data["algorithm"])
+    return kind(observations, actions, num_tasks=len(data["task_names"]), action_sizes=sizes, **settings)
 
 
 def _policy_type(algorithm: str) -> type[MultiTaskPolicy]:
