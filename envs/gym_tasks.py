@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
 from .checks import as_numbers, check_actions, check_horizon, check_integer, check_number, check_task_names, read_flag
 from .episodes import goal_generator
@@ -29,6 +30,7 @@ class GymTask:
     :param source: a Gymnasium id, or a constructor that may take ``render_mode``.
     :param rescale: whether actions in [-1, 1] must be stretched to the environment's own bounds.
     :param success_return: return of a whole episode from which it is a success; None to use the info keys.
+    :param spec: of its registration, which a worker process may lack: it runs no script
     :param seed: the suite seed, which fixes the reset seed of each goal number.
     :param horizon: steps per episode.
     :param render_mode: ``None`` or ``"rgb_array"``.
@@ -40,10 +42,13 @@ class GymTask:
         source: str | Constructor,
         rescale: bool,
         success_return: float | None,
+        spec: EnvSpec | None,
         seed: int,
         horizon: int,
         render_mode: str | None = None,
     ) -> None:
+        if spec is not None:
+            gymnasium.registry.setdefault(spec.id, spec)
         self.task, self.seed, self.success_return, self.horizon = task, seed, success_return, horizon
         self.target: Any = _build(source, render_mode, horizon)
         space: Any = self.target.action_space
@@ -140,10 +145,10 @@ def _described(found: Any) -> str:
 
 
 def _build(source: str | Constructor, render_mode: str | None, horizon: int | None = None) -> gymnasium.Env:
+    options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}  # not all take it
     if isinstance(source, str):
-        options: dict[str, Any] = {"render_mode": render_mode, "disable_env_checker": True}
-        return gymnasium.make(source, max_episode_steps=horizon, **options)
-    return source() if render_mode is None else source(render_mode=render_mode)
+        return gymnasium.make(source, max_episode_steps=horizon, disable_env_checker=True, **options)
+    return source(**options)
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,7 @@ class _Probe:
     action_low: np.ndarray
     action_high: np.ndarray
     horizon: int | None
+    spec: EnvSpec | None
 
 
 def _probe(task: str, source: str | Constructor) -> _Probe:
@@ -170,9 +176,17 @@ def _probe(task: str, source: str | Constructor) -> _Probe:
             raise SuiteError(f"task {task!r} has observations {state}; only Box observations can be padded and stacked")
         action = check_actions(f"task {task!r}", action)
         limit = _time_limit(env)
-        return _Probe(task, state.low.ravel(), state.high.ravel(), action.low.ravel(), action.high.ravel(), limit)
+        return _Probe(
+            task, state.low.ravel(), state.high.ravel(), action.low.ravel(), action.high.ravel(), limit, _spec(env)
+        )
     finally:
         env.close()
+
+
+def _spec(env: gymnasium.Env) -> EnvSpec | None:
+    """What an environment is registered with; None for one that was made without a registration."""
+    own = env.unwrapped.spec
+    return None if own is None else gymnasium.registry.get(own.id)
 
 
 def _time_limit(env: gymnasium.Env) -> int | None:
@@ -303,7 +317,10 @@ def make_gym(
             "success": {task: _rule(thresholds.get(task)) for task in sources},
             "versions": {package: version(package) for package in ("gymnasium", "numpy")},
         },
-        makers=[partial(GymTask, task, source, rescale, thresholds.get(task)) for task, source in sources.items()],
+        makers=[
+            partial(GymTask, probe.task, sources[probe.task], rescale, thresholds.get(probe.task), probe.spec)
+            for probe in probes
+        ],
         num_goals=num_goals,
         horizons=horizons,
         opengl="optional",  # many Gymnasium tasks draw without it

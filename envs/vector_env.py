@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium import spaces
@@ -117,8 +117,8 @@ def as_task_vec_env(
     :param task_of_env: task of each environment, int [N]
     :raises SuiteError: for tasks that are not said, or spaces that no agent can learn in
     """
-    if isinstance(vector, TaskVecEnv) and task_names is None and task_of_env is None:
-        return vector
+    if task_names is None and task_of_env is None and getattr(vector, "task_names", None) is not None:
+        return cast(TaskVecEnv, vector)
     venv = GymnasiumVector(vector) if isinstance(vector, VectorEnv) else vector
     _box(venv)
     if len(check_actions("the vector", venv.action_space).shape) != 1:

@@ -1,9 +1,10 @@
 """From a config to the things it describes: environments, agent."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.vec_env import VecEnv
 
 from agents.algorithms import find_algorithm
 from agents.multitask import MultiTaskAlgorithm
@@ -41,7 +42,7 @@ def make_agent(config: RunConfig, env: TaskVecEnv) -> MultiTaskAlgorithm:
     (balancer, options), (actor_balancer, actor_options) = config.critic_balancer, config.actor_balancer
     return find_algorithm(config.agent.algorithm).agent(
         "MultiTaskPolicy",
-        env,
+        cast(VecEnv, env),
         **{**arguments, "policy_kwargs": {**_network_options(config), **arguments.get("policy_kwargs", {})}},
         balancer=balancer,
         balancer_kwargs=options,

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
@@ -165,7 +165,7 @@ def evaluate(
         )
     refuse_tasks_not_learnt(model, place.task_names)
     if isinstance(place, VecEnv):
-        return _run_episodes(model, place, episodes, stop_at_success, deterministic)
+        return _run_episodes(model, cast(TaskVecEnv, place), episodes, stop_at_success, deterministic)
     suite = place
     copies = copies or min(episodes, math.ceil(max(8, 2 * available_cores()) / suite.num_tasks))
     env = suite.make_vec_env(

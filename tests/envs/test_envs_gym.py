@@ -1,5 +1,10 @@
 """Gymnasium tasks: padded states, real terminations, per-task horizons, clear refusals."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
@@ -138,3 +143,42 @@ def test_observations_that_are_no_box_are_refused(new_constructor):
 def test_a_task_without_a_time_limit_needs_a_horizon(new_constructor):
     with pytest.raises(SuiteError, match="no time limit"):
         make_suite("gym", tasks={"a": new_constructor()})
+
+
+SCRIPT = """
+import gymnasium, numpy as np
+from envs import make_suite
+
+class Mine(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    def reset(self, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+    def step(self, action):
+        return np.zeros(2, np.float32), 1.0, False, False, {}
+
+gymnasium.register("Mine-v0", entry_point=Mine, max_episode_steps=3)
+gymnasium.register("Theirs-v0", entry_point="their_module:Theirs", max_episode_steps=3)
+tasks = {"mine": "Mine-v0", "theirs": "Theirs-v0", "inside": lambda: gymnasium.make("Mine-v0")}
+env = make_suite("gym", tasks=tasks).make_vec_env(seed=0, workers=2)
+env.reset()
+print([bool(env.step(np.zeros((3, 1), np.float32))[2].all()) for _ in range(3)])
+env.close()
+"""
+
+
+def test_what_a_script_registers_is_known_in_worker_processes(tmp_path):
+    theirs = SCRIPT.split("class Mine")[0].replace("from envs import make_suite", "")
+    body = "class Mine" + SCRIPT.split("class Mine")[1].split("gymnasium.register")[0]
+    (tmp_path / "their_module.py").write_text(theirs + body.replace("class Mine", "class Theirs"))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    root = str(Path(__file__).resolve().parents[2])
+    ran = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.stdout.strip() == "[False, False, True]", ran.stderr
