@@ -50,7 +50,8 @@ class MTSAC(ActorCriticAlgorithm, MultiTaskOffPolicy):
         self._setup_machine()
         self.policy = self._make_policy(self.generators.torch("policy")).to(self.device)
         self.actor, self.critic, self.critic_target = self.policy.actor, self.policy.critic, self.policy.critic_target
-        target_entropy = target_entropy_of(settings.target_entropy, self.policy.action_size)
+        wanted = [target_entropy_of(settings.target_entropy, size) for size in self.action_sizes]
+        target_entropy = torch.tensor(wanted, dtype=torch.float64)
         self.temperature = Temperature(self.num_tasks, settings.ent_coef, settings.temperature, target_entropy).to(
             self.device
         )

@@ -49,7 +49,7 @@ class MTSACSettings:
     :param gradient_steps: updates in a round
     :param ent_coef: temperature: ``auto``, ``auto_<initial value>`` (learned) or a fixed number
     :param temperature: ``per_task``, or ``shared`` by all tasks
-    :param target_entropy: in nats; ``auto`` is ``-A``, the size of an action, and ``auto_0.5`` half of it
+    :param target_entropy: in nats; ``auto`` is ``-A``, the size of a task's actions, and ``auto_0.5`` half of it
     :param temperature_beta1: first-moment decay of the temperature's Adam; lower forgets sooner which way it went
     :param reward_scale: ``none``; ``std`` to divide sampled rewards by their task's standard deviation; ``return`` by
         the largest return of their task, so that values fit into a categorical critic's support; or a number that

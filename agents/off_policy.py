@@ -44,6 +44,8 @@ class MultiTaskOffPolicy(MultiTaskAlgorithm, OffPolicyAlgorithm):
 
     def _setup_tasks(self) -> None:
         super()._setup_tasks()
+        own = np.arange(self.policy.action_size) < np.array(self.action_sizes)[self.task_of_env, None]
+        self._own_actions = own.astype(np.float32)  # [N, A]
         self.replay_buffer = TaskReplayBuffer(
             self.buffer_size,
             self.policy.state_size,
@@ -130,7 +132,8 @@ class MultiTaskOffPolicy(MultiTaskAlgorithm, OffPolicyAlgorithm):
         """Actions for the environments and, scaled to [-1, 1], for the replay buffer; both ``[N, A]``."""
         if self.num_timesteps < learning_starts:
             shape = (len(self.task_of_env), self.policy.action_size)
-            scaled = torch.rand(shape, generator=self._exploration).mul_(2).sub_(1).numpy()
+            drawn = torch.rand(shape, generator=self._exploration).mul_(2).sub_(1).numpy()
+            scaled = drawn * self._own_actions
             return self.policy.unscale_action(scaled), scaled
         assert isinstance(self._last_obs, np.ndarray)
         self.policy.set_training_mode(False)

@@ -13,6 +13,7 @@ from agents.arguments import signature_with
 from agents.critics import Value, make_value
 from agents.errors import ConfigurationError, unknown_name
 from agents.gaussian import LOG_STDS, GaussianActor, draw
+from agents.own_actions import OwnActions
 from agents.policies import MultiTaskPolicy, PolicySettings, refuse_shared_head
 from agents.ppo_updates import StateCritic
 
@@ -74,9 +75,10 @@ class PPOPolicy(MultiTaskPolicy):
 
     def _build(self, chosen: PolicySettings) -> None:
         assert isinstance(chosen, PPOPolicySettings)
+        own = OwnActions(self.action_sizes, self.action_size)
         outputs = GaussianActor.outputs_for(self.action_size, chosen.log_std)
         network = chosen.actor_network(self._shape(chosen, self.state_size, outputs, members=1))
-        self.actor = GaussianActor(network, self.num_tasks, self.action_size, chosen.log_std, chosen.initial_log_std)
+        self.actor = GaussianActor(network, own, chosen.log_std, chosen.initial_log_std)
         self._add_state_critic(chosen)
 
     def _add_state_critic(self, chosen: PPOPolicySettings) -> None:
@@ -95,10 +97,11 @@ class PPOPolicy(MultiTaskPolicy):
         precision = next(self.actor.parameters()).dtype  # observations may come as float64 or integers
         states, task = self.split(observation.to(precision))
         mean, log_std = self.actor(self.scale(states), task)
-        if not deterministic:
-            noise = torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype).to(mean.device)
-            mean = draw(mean, log_std, noise)
-        return mean.squeeze(1).clamp(-1.0, 1.0)
+        own = self.actor.own(task)
+        if deterministic:
+            return (mean * own).squeeze(1).clamp(-1.0, 1.0)
+        noise = torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype).to(mean.device)
+        return draw(mean, log_std, noise, own).squeeze(1).clamp(-1.0, 1.0)
 
 
 PPOPolicy.__signature__ = signature_with(PPOPolicy, PPOPolicySettings)

@@ -41,6 +41,8 @@ class TaskSuite:
     :param max_horizon: the most that ``make_vec_env(horizon=...)`` accepts; None for no limit.
     :param horizons: steps per task where they differ.
     :param opengl: whether images need OpenGL.
+    :param action_sizes: numbers of an action of each task, where some have fewer than A: its own come first, and what
+        follows is padding that the task ignores.
     """
 
     name: str
@@ -54,6 +56,7 @@ class TaskSuite:
     max_horizon: int | None = None
     horizons: Sequence[int] | None = None
     opengl: Literal["none", "optional", "required"] = "none"
+    action_sizes: Sequence[int] | None = None
 
     @property
     def num_tasks(self) -> int:
@@ -128,6 +131,12 @@ class TaskSuite:
             for copy in range(simulation.copies)
             for task in self.task_names
         ]
+
+    def sizes_of_actions(self) -> tuple[int, ...]:
+        """Numbers of an action of every task."""
+        if self.action_sizes is not None:
+            return tuple(self.action_sizes)
+        return (self.action_space.shape[0],) * self.num_tasks
 
     def horizons_of_tasks(self, horizon: int | None = None) -> list[int]:
         """Steps per episode of every task.

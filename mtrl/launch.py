@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from mtrl.errors import ConfigError, exit_code, nearest, sentence
-from mtrl.shadowing import refuse_foreign_packages
+from mtrl.shadowing import refuse_foreign_packages, see_working_directory
 
 if TYPE_CHECKING:
     from mtrl.sweep import Sweep
@@ -48,6 +48,7 @@ def guarded(command: Callable[[], None], debug: bool) -> int:
 
     :param debug: show the traceback too
     """
+    see_working_directory()
     error = _error_of(command, debug)
     return 0 if error is None else exit_code(error)
 

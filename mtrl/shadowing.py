@@ -1,11 +1,22 @@
 """Our packages have plain names: say so when another distribution's package of the same name is found first."""
 
 import importlib.util
+import os
+import sys
 from pathlib import Path
 
 from mtrl.errors import ForeignPackage
 
 _SIBLINGS = ("agents", "envs")
+
+
+def see_working_directory() -> None:
+    """Let Python find the modules of the folder that a command is given in, wherever the command itself is.
+
+    The folder comes last, not first as with ``python -m``: no file in it can take the place of a library's module.
+    """
+    if not {os.getcwd(), ""} & set(sys.path):
+        sys.path.append(os.getcwd())
 
 
 def refuse_foreign_packages() -> None:

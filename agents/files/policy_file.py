@@ -13,7 +13,14 @@ from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
 from agents.algorithms import acting_types, list_algorithms
-from agents.files.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
+from agents.files.agent_file import (
+    AgentFileError,
+    read_agent,
+    sizes_from_file,
+    space_from_json,
+    space_to_json,
+    write_agent,
+)
 from agents.files.untrusted import refuse_absurd
 from agents.multitask import MultiTaskAlgorithm
 from agents.policies import ActingPolicy, MultiTaskPolicy
@@ -29,6 +36,7 @@ def save_policy(agent: MultiTaskAlgorithm, path: str | Path) -> Path:
         "algorithm": type(agent.policy).acting_type.__name__,
         "settings": {"policy_kwargs": agent.policy_kwargs},
         "task_names": list(agent.task_names),
+        "action_sizes": list(agent.action_sizes),
         "observation_space": space_to_json(agent.observation_space),
         "action_space": space_to_json(agent.action_space),
         "num_timesteps": agent.num_timesteps,
@@ -73,7 +81,9 @@ def _described(data: Mapping[str, Any]) -> dict[str, Tensor]:
 def _build(data: Mapping[str, Any]) -> MultiTaskPolicy:
     observations, actions = (space_from_json(data[name]) for name in ("observation_space", "action_space"))
     settings = data["settings"].get("policy_kwargs") or {}
-    return _policy_type(data["algorithm"])(observations, actions, num_tasks=len(data["task_names"]), **settings)
+    sizes = sizes_from_file(data)
+    kind = _policy_type(data["algorithm"])
+    return kind(observations, actions, num_tasks=len(data["task_names"]), action_sizes=sizes, **settings)
 
 
 def _policy_type(algorithm: str) -> type[MultiTaskPolicy]:

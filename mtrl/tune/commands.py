@@ -7,6 +7,7 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import psutil
@@ -88,7 +89,8 @@ def _settings(options: Namespace) -> Settings:
     if missing := [name for name in also if name not in settings]:
         raise ConfigError(f"--also takes settings of the agent, and agent={agent.name} has no {missing[0]}.")
     if "target_entropy" in also:  # a search moves a number
-        entropy = target_entropy_of(settings["target_entropy"], suite.action_space.shape[0])
+        size = fmean(suite.sizes_of_actions())  # one number for all tasks, also where their sizes differ
+        entropy = target_entropy_of(settings["target_entropy"], size)
         number: dict[str, Any] = {"target_entropy": entropy}
         config = dataclasses.replace(config, agent=dataclasses.replace(agent, **number))
     _check(options, config.budget(suite.num_tasks))
