@@ -39,6 +39,7 @@ from agents.arguments import (
 )
 from agents.errors import ConfigurationError
 from agents.files.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
+from agents.files.origins import recorded_origins, refuse_unregistered
 from agents.files.state_folder import fill, read_state, write_state
 from agents.files.untrusted import load_optimizer, refuse_absurd, refuse_not_finite
 from agents.learn_checks import dump, fit_columns, require_env
@@ -402,6 +403,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             "num_timesteps": self.num_timesteps,
             "n_updates": self._n_updates,
         }
+        data |= recorded_origins(data["settings"])
         write_agent(path, data, {name: self._parts()[name].state_dict() for name in sorted(parts)})
 
     @classmethod
@@ -439,6 +441,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         foreign = sorted(SESSION & data["settings"].keys())
         if foreign:
             raise AgentFileError(f"{path} sets '{foreign[0]}', which belongs to a session and not to an agent.")
+        refuse_unregistered(path, data)
         try:
             refuse_absurd(data)
             rate = from_description(data["settings"]["learning_rate"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import EnvironmentFault, SuiteError
-    from .suite import TaskSuite, list_suites, make_suite, takes_option
+    from .suite import TaskSuite, find_suite, list_suites, make_suite, register_suite, takes_option
     from .vector import MultiTaskVecEnv
 
 __all__ = [
@@ -15,8 +15,10 @@ __all__ = [
     "MultiTaskVecEnv",
     "SuiteError",
     "TaskSuite",
+    "find_suite",
     "list_suites",
     "make_suite",
+    "register_suite",
     "takes_option",
 ]
 
@@ -25,8 +27,10 @@ _HOME = {
     "MultiTaskVecEnv": "vector",
     "SuiteError": "errors",
     "TaskSuite": "suite",
+    "find_suite": "suite",
     "list_suites": "suite",
     "make_suite": "suite",
+    "register_suite": "suite",
     "takes_option": "suite",
 }
 

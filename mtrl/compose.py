@@ -8,7 +8,7 @@ from typing import Any
 
 from mtrl.config import RunConfig
 from mtrl.errors import ConfigError
-from mtrl.launch import prepare
+from mtrl.launch import composed_config, prepare
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -58,5 +58,5 @@ def compose_grid(overrides: Sequence[str]) -> list[Composed]:
         grid = []
         for point in itertools.product(*swept):
             values: Any = OmegaConf.to_container(compose_with_hydra("config", [*fixed, *point]), resolve=True)
-            grid.append(Composed(" ".join(setting.lstrip("+") for setting in point), RunConfig.from_dict(values)))
+            grid.append(Composed(" ".join(setting.lstrip("+") for setting in point), composed_config(values)))
     return grid

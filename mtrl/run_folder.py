@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mtrl.config import RunConfig
 from mtrl.errors import RunFolderError
 from mtrl.lock import LOCK_FILE, RunLock
+from mtrl.plugins import described
 from mtrl.provenance import command, describe_origin, versions
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class RunFolder:
             before, self._lock = self._lock, RunLock(self.path)
             before.release(aside)
         self.record = {"status": RUNNING, "started": now(), "process": _this_process()}
-        self.update(**describe_origin())
+        self.update(**describe_origin(), plugins=described(config.of_plugins()))
         self._describe(config)
 
     def go_on(self, config: RunConfig, env_steps: int, exact: bool) -> None:
@@ -110,6 +111,8 @@ class RunFolder:
         :param exact: whether the numbers will be those of a run that was never stopped
         """
         resumed = {"at": now(), "env_steps": env_steps, "exact": exact, "command": command(), "versions": versions()}
+        if plugins := described(config.of_plugins()):
+            resumed["plugins"] = plugins
         results = [self.path / name for name in (RESULTS_CSV, RESULTS_MARKDOWN)]
         if self.status == FINISHED:  # of a shorter run: they are measurements all the same
             for path in results:
@@ -125,7 +128,7 @@ class RunFolder:
     def _describe(self, config: RunConfig) -> None:
         from omegaconf import OmegaConf
 
-        write_whole(self.path / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
+        write_whole(self.path / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(config.effective())))
         write_whole(self.path / COMMAND_FILE, command() + "\n")
 
     def update(self, **entries: Any) -> None:

@@ -1,7 +1,7 @@
 """Balancers by name: the registry, and the one place that reads ``a+b`` and ``scheduler:b``."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,14 @@ class BalancerRecord(Record[Balancer]):
     cost: str
     paper: str
     balancer: type[Balancer]
+
+    @property
+    def module(self) -> str:
+        return self.balancer.__module__
+
+    @property
+    def declaration(self) -> type:
+        return declaration(self.balancer)
 
 
 BALANCERS: Registry[BalancerRecord] = Registry("balancer")
@@ -124,6 +132,15 @@ def _make_scheduled(
             raise ConfigurationError(f"'{word}:{method}': '{word}' is no scheduler; those are {', '.join(known)}.")
         balancer = BALANCERS[word].make(num_tasks, generator=generator, inner=balancer, **shares[word])
     return balancer
+
+
+def options_by_method(name: str, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of a balancer by the method of its name that takes them.
+
+    :raises ConfigurationError: for an option that no method, or more than one, can take
+    """
+    words = methods_of(name)
+    return {name: dict(options)} if len(words) == 1 else _share_options(words, dict(options))
 
 
 def _share_options(names: Sequence[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from agents.algorithms import acting_types, list_algorithms
 from agents.files.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
+from agents.files.origins import recorded_origins, refuse_unregistered
 from agents.files.untrusted import refuse_absurd
 from agents.multitask import MultiTaskAlgorithm
 from agents.policies import ActingPolicy, MultiTaskPolicy
@@ -34,6 +35,7 @@ def save_policy(agent: MultiTaskAlgorithm, path: str | Path) -> Path:
         "num_timesteps": agent.num_timesteps,
         "n_updates": agent._n_updates,
     }
+    data |= recorded_origins(data["settings"])
     tensors = _acting_tensors(_described(data), agent.policy.state_dict())
     written = write_agent(path, data, {"policy": {name: value.cpu() for name, value in tensors.items()}})
     assert isinstance(written, Path)
@@ -46,6 +48,7 @@ def load_policy(path: str | Path | BufferedIOBase, device: torch.device | str = 
     :raises AgentFileError: if the file holds no policy, or its tensors do not fit
     """
     data, tensors = read_agent(path)
+    refuse_unregistered(path, data, ["network"])
     try:
         refuse_absurd(data)
         described = _described(data)
