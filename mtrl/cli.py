@@ -1,4 +1,4 @@
-"""``mtrl``: what can be chosen, how good an agent is, which method is better, which weights are; many runs at once."""
+"""``mtrl``: train, list choices, evaluate agents, compare methods, tune task weights, run sweeps."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtrl.errors import ConfigError, exit_code, sentence
-from mtrl.launch import guarded
+from mtrl.launch import guarded, train_command
 from mtrl.plugins import load_plugins, setting_of, take_plugins
 from mtrl.shadowing import refuse_foreign_packages
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command ``mtrl``; returns its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["train"]:  # all that follows is for Hydra, --help among it
+        train_command(words[1:])
     try:
         words, plugins = take_plugins(words)
     except ConfigError as error:
@@ -44,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         "--plugins", metavar="MODULES", help="modules of your own to import, such as myrl,other; or plugins=[myrl]"
     )
 
+    commands.add_parser("train", help="train one agent: what train.py does in a checkout; mtrl train --help tells more")
     listing = commands.add_parser("list", parents=[common], help="what can be chosen in a config")
     listing.add_argument("what", choices=sorted(_LISTS))
     listing.set_defaults(command=_list)

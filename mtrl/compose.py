@@ -3,14 +3,11 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mtrl.config import RunConfig
 from mtrl.errors import ConfigError
-from mtrl.launch import composed_config, prepare
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+from mtrl.launch import CONFIGS, composed_config, prepare
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,7 @@ def compose_grid(overrides: Sequence[str]) -> list[Composed]:
     from omegaconf import OmegaConf
 
     if not CONFIGS.is_dir():
-        raise ConfigError(
-            f"The folder of configs is missing, '{CONFIGS}': install the toolkit from its checkout, editable."
-        )
+        raise ConfigError(f"The folder of configs is missing, '{CONFIGS}': install the toolkit again.")
     fixed, swept = [], []
     for override in OverridesParser.create().parse_overrides(prepare(overrides, CONFIGS)):
         if override.is_sweep_override():

@@ -17,9 +17,14 @@ from mtrl.plugins import load_plugins, setting_of, take_plugins
 from mtrl.shadowing import refuse_foreign_packages
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from mtrl.config import RunConfig
     from mtrl.sweep import Sweep
 
+_HOME = Path(__file__).resolve().parent
+# Beside the modules where the toolkit is installed from a wheel, in a checkout beside the package.
+CONFIGS = _HOME / "configs" if (_HOME / "configs").is_dir() else _HOME.parent / "configs"
 _DEBUG_SETTING = "debug=true"
 _FLAGS = {"--debug": _DEBUG_SETTING, "--takeover": "takeover=true"}
 # A balancer's name, or a composition of names, as the value of an override.
@@ -44,6 +49,24 @@ def launch(train: Callable[[], None], configs: Path) -> NoReturn:
     finally:
         for stream in (sys.stdout, sys.stderr):
             _finish(stream)
+
+
+def train_command(arguments: Sequence[str]) -> NoReturn:
+    """``mtrl train``: what ``train.py`` does, wherever the toolkit is installed.
+
+    :param arguments: as ``train.py`` takes them
+    """
+    import hydra
+
+    sys.argv = ["mtrl train", *arguments]
+    launch(hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(_run_composed), CONFIGS)
+
+
+def _run_composed(config: "DictConfig") -> None:
+    from omegaconf import OmegaConf
+
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    run_or_exit(values)
 
 
 def guarded(command: Callable[[], None], debug: bool) -> int:
