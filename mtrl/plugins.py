@@ -181,7 +181,7 @@ def not_loaded(names: Iterable[str]) -> list[str]:
 
 
 def take_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments of a command without the plug-ins, and these: ``plugins=[a,b]``, ``plugins=a`` or ``--plugins a,b``.
+    """The arguments of a command without the plug-ins, and these: ``plugins=[a,b]``, ``plugins=a``, ``--plugins a,b``.
 
     :raises ConfigError: for ``--plugins`` without a name
     """

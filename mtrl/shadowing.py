@@ -20,7 +20,9 @@ def refuse_foreign_packages() -> None:
             raise ForeignPackage(f"the package '{name}' of this toolkit is missing: it should be in {home}.")
         places = [Path(place).resolve() for place in spec.submodule_search_locations or [spec.origin or "."]]
         if home / name not in places:
-            raise ForeignPackage(f"'{places[0]}' hides the package '{name}' of this toolkit in {home}: {_cure(places[0])}.")
+            raise ForeignPackage(
+                f"'{places[0]}' hides the package '{name}' of this toolkit in {home}: {_cure(places[0])}."
+            )
 
 
 def _cure(place: Path) -> str:

@@ -98,11 +98,12 @@ def _refuse_odd_constructor(name: str, balancer: type[Balancer]) -> None:
     open_ended = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
     needed = ["generator", *(["inner"] if issubclass(balancer, Scheduler) else [])]
     missing = [one for one in needed if one not in parameters and not open_ended]
-    if "num_tasks" != next(iter(parameters), None) or missing:
+    if next(iter(parameters), None) != "num_tasks" or missing:
         wanted = "num_tasks first" if not missing else f"'{missing[0]}'"
         raise ConfigurationError(
             f"The constructor of balancer '{name}' must take {wanted}, as in def __init__(self, num_tasks, *, "
-            f"{', '.join(f'{one}=None' for one in needed)}): {balancer.__name__} takes {', '.join(parameters) or 'none'}."
+            f"{', '.join(f'{one}=None' for one in needed)}): "
+            f"{balancer.__name__} takes {', '.join(parameters) or 'none'}."
         )
 
 

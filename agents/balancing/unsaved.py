@@ -40,8 +40,8 @@ class UnsavedState:
             for name, value in _attributes(module).items():
                 if name not in before or before[name] != value:
                     raise ConfigurationError(
-                        f"{type(module).__name__} remembers '{name}' outside its buffers, so a checkpoint would lose it: "
-                        f"self.register_buffer('{name}', torch....) in the constructor keeps it, and "
+                        f"{type(module).__name__} remembers '{name}' outside its buffers, so a checkpoint would lose "
+                        f"it: self.register_buffer('{name}', torch....) in the constructor keeps it, and "
                         f"scratch = frozenset({{'{name}'}}) in the class says that it need not be kept."
                     )
 

@@ -55,8 +55,8 @@ def refuse_unregistered(path: object, data: Mapping[str, Any], kinds: Iterable[s
             if name not in _REGISTRIES[kind] and _is_module(module):
                 where = Path(str(path)).name if isinstance(path, (str, Path)) else "The file"
                 raise AgentFileError(
-                    f"{where} needs the {kind} '{name}', which the plug-in '{module}' registers: give plugins=[{module}] "
-                    f"on the command line, or import {module} before it is read."
+                    f"{where} needs the {kind} '{name}', which the plug-in '{module}' registers: give "
+                    f"plugins=[{module}] on the command line, or import {module} before it is read."
                 )
 
 

@@ -133,7 +133,9 @@ def test_train_commands_run(command, tmp_path, monkeypatch, capsys):
         return
     given = {argument.split("=")[0] for argument in arguments} - {"total_env_steps"}
     if "plugins=[myrl]" in arguments:
-        (code,) = re.findall(r"^```py\n(.*?)^```$", (ROOT / "docs" / "plugins.md").read_text(), re.DOTALL | re.MULTILINE)
+        (code,) = re.findall(
+            r"^```py\n(.*?)^```$", (ROOT / "docs" / "plugins.md").read_text(), re.DOTALL | re.MULTILINE
+        )
         (tmp_path / "myrl.py").write_text(code)
     small = [setting for setting in SMALL if setting.split("=")[0] not in given]
     arguments = [argument for argument in arguments if not argument.startswith("total_env_steps")]

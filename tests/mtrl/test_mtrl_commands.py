@@ -117,7 +117,9 @@ def test_a_foreign_package_of_the_same_name_is_named_in_one_sentence(tmp_path: P
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from mtrl.cli import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code, "list", "suites"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"'{tmp_path / 'agents'}' hides the package 'agents' of this toolkit in {ROOT}: rename ")
+    assert done.stderr.startswith(
+        f"'{tmp_path / 'agents'}' hides the package 'agents' of this toolkit in {ROOT}: rename "
+    )
     assert done.stderr.count("\n") == 1
 
 

@@ -131,7 +131,9 @@ def test_state_outside_buffers_is_named_before_a_checkpoint_loses_it(what: str) 
     balancer = Remembering(K, what)
     watch = UnsavedState(balancer)
     balancer.balance(random_tasks(K, P, 0))
-    with pytest.raises(ConfigurationError, match=rf"Remembering remembers '{what}' outside its buffers.*register_buffer"):
+    with pytest.raises(
+        ConfigurationError, match=rf"Remembering remembers '{what}' outside its buffers.*register_buffer"
+    ):
         watch.refuse()
 
 
@@ -165,5 +167,3 @@ def test_the_error_that_ends_a_training_names_what_made_the_gradient_bad() -> No
     guard.end()
     error = guard.error(["a", "b", "c"], 7, lambda name: torch.ones(K))
     assert str(error).endswith("the weight that Mine gives the critic loss of 'b' is nan")
-
-
