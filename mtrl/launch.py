@@ -206,7 +206,7 @@ def prepare(arguments: Sequence[str], configs: Path) -> list[str]:
 
 
 def _with_plugins(arguments: Sequence[str], configs: Path) -> list[str]:
-    """Load the plug-ins of the command line, or else of the user's own config, so that what they register is a choice."""
+    """Load the plug-ins of the command line, or else of the user's own config: what they register is a choice then."""
     rest, names = take_plugins(arguments)
     load_plugins(names or _plugins_of_files(arguments, configs))
     if not names:
