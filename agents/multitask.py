@@ -391,7 +391,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         without_optimizers = "optimizers" in (exclude or ())
         parts = {name for name in self._parts() if not (without_optimizers and name.endswith("_optimizer"))}
         settings = self.current_settings()
-        data = {
+        data: dict[str, Any] = {
             "algorithm": type(self).__name__,
             "settings": {
                 **{name: getattr(settings, name) for name in hints(self.arguments)},

@@ -159,8 +159,8 @@ def _open(
     if total < checkpoint.env_steps and total != RunConfig.from_dict(before).budget(num_tasks):
         raise _too_few(folder, checkpoint.env_steps, total)
     folder.go_on(config, checkpoint.env_steps, checkpoint.exact)
-    begin_again = "" if checkpoint.exact else "; the episodes that ran there begin again"
-    say(f"Going on from step {checkpoint.env_steps:,} in '{folder.path}'{begin_again}.")
+    episodes = "" if checkpoint.exact else "; the episodes that ran there begin again"
+    say(f"Going on from step {checkpoint.env_steps:,} in '{folder.path}'{episodes}.")
     return checkpoint
 
 

@@ -26,7 +26,7 @@ def save_policy(agent: MultiTaskAlgorithm, path: str | Path) -> Path:
     :param path: ``.zip`` is appended if it is missing
     :return: the path written
     """
-    data = {
+    data: dict[str, Any] = {
         "algorithm": type(agent.policy).acting_type.__name__,
         "settings": {"policy_kwargs": agent.policy_kwargs},
         "task_names": list(agent.task_names),
