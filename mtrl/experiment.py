@@ -108,7 +108,7 @@ def _goes_further(config: RunConfig, folder: RunFolder) -> bool:
 
     :raises ConfigError: if it is the config of another run, or of a shorter one
     """
-    refuse_changes(folder.config().to_dict(), config, folder.path)
+    refuse_changes(folder.written_config(), config, folder.path)
     made = folder.record.get("protocol", {})
     if not made:
         return False

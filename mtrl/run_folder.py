@@ -130,6 +130,8 @@ class RunFolder:
 
         write_whole(self.path / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(config.effective())))
         write_whole(self.path / COMMAND_FILE, command() + "\n")
+        given = config.to_dict()
+        self.update(given={"balancer": given["balancer"], "network": given["network"]})
 
     def update(self, **entries: Any) -> None:
         """Add to ``run.json``."""
@@ -145,10 +147,15 @@ class RunFolder:
 
         :raises ConfigError: if it is not one of this version
         """
+        # The file holds options as they acted; what was given names the folder.
+        return RunConfig.from_dict({**self.written_config(), **self.record.get("given", {})})
+
+    def written_config(self) -> dict[str, Any]:
+        """``config.yaml`` as it is, defaults of that time included."""
         from omegaconf import OmegaConf
 
         values: Any = OmegaConf.to_container(OmegaConf.load(self.path / CONFIG_FILE))
-        return RunConfig.from_dict(values)
+        return values
 
     def results(self) -> "pandas.DataFrame":
         """The final table as it was written."""

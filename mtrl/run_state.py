@@ -106,7 +106,7 @@ def changed_since(folder: RunFolder, now: RunConfig) -> list[str]:
     if not (folder.path / CONFIG_FILE).is_file():
         return []
     try:
-        differing = _changed_results(folder.config().to_dict(), now)
+        differing = _changed_results(folder.written_config(), now)
     except ConfigError:
         if folder.status == FINISHED:
             raise
