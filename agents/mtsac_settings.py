@@ -159,7 +159,9 @@ class MTSACPreset(MTSACSettings, AgentPreset):
     )
     ensemble_reduction: Annotated[str, Choice(REDUCTIONS), IN_POLICY] = "min"
     log_std: Annotated[str, Choice(tuple(LOG_STD_RANGES)), IN_POLICY] = "clamp"
-    popart: Annotated[PopArtSettings, Gives("policy_kwargs['critic_kwargs']")] = field(default_factory=PopArtSettings)
+    popart: Annotated[PopArtSettings, Gives("policy_kwargs['critic_kwargs']"), Later()] = field(
+        default_factory=PopArtSettings
+    )
     critic_layer_norm: Annotated[bool, IN_POLICY] = True
     actor_layer_norm: Annotated[bool, IN_POLICY] = False
     observation_scale: Annotated[str, Choice(OBSERVATION_SCALES), IN_POLICY, Later()] = "none"

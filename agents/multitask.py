@@ -46,6 +46,7 @@ from agents.files.agent_file import (
     space_to_json,
     write_agent,
 )
+from agents.files.origins import recorded_origins, refuse_unregistered
 from agents.files.state_folder import fill, read_state, write_state
 from agents.files.untrusted import load_optimizer, refuse_absurd, refuse_not_finite
 from agents.learn_checks import dump, fit_columns, require_env
@@ -408,7 +409,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         without_optimizers = "optimizers" in (exclude or ())
         parts = {name for name in self._parts() if not (without_optimizers and name.endswith("_optimizer"))}
         settings = self.current_settings()
-        data = {
+        data: dict[str, Any] = {
             "algorithm": type(self).__name__,
             "settings": {
                 **{name: getattr(settings, name) for name in hints(self.arguments)},
@@ -421,6 +422,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             "num_timesteps": self.num_timesteps,
             "n_updates": self._n_updates,
         }
+        data |= recorded_origins(data["settings"])
         write_agent(path, data, {name: self._parts()[name].state_dict() for name in sorted(parts)})
 
     @classmethod
@@ -458,6 +460,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         foreign = sorted(SESSION & data["settings"].keys())
         if foreign:
             raise AgentFileError(f"{path} sets '{foreign[0]}', which belongs to a session and not to an agent.")
+        refuse_unregistered(path, data)
         try:
             refuse_absurd(data)
             rate = from_description(data["settings"]["learning_rate"])

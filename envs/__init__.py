@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import ContractError, EnvironmentFault, SuiteError
-    from .suite import TaskSuite, list_suites, make_suite, takes_option
+    from .suite import TaskSuite, find_suite, list_suites, make_suite, register_suite, takes_option
     from .task_vec_env import TaskVecEnv
     from .vector import MultiTaskVecEnv
     from .vector_env import as_task_vec_env
@@ -20,8 +20,10 @@ __all__ = [
     "TaskSuite",
     "TaskVecEnv",
     "as_task_vec_env",
+    "find_suite",
     "list_suites",
     "make_suite",
+    "register_suite",
     "takes_option",
 ]
 
@@ -33,8 +35,10 @@ _HOME = {
     "TaskSuite": "suite",
     "TaskVecEnv": "task_vec_env",
     "as_task_vec_env": "vector_env",
+    "find_suite": "suite",
     "list_suites": "suite",
     "make_suite": "suite",
+    "register_suite": "suite",
     "takes_option": "suite",
 }
 

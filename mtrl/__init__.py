@@ -7,15 +7,38 @@ if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
     from stable_baselines3.common.vec_env import VecEnv
 
-    from agents import MTPPO, MTSAC
+    from agents import MTPPO, MTSAC, register_algorithm, register_balancer, register_network
     from agents.balancers import make_balancer
-    from envs import TaskVecEnv
+    from envs import TaskVecEnv, register_suite
     from mtrl import compare
     from mtrl.evaluation import evaluate
 
-__all__ = ["MTPPO", "MTSAC", "compare", "evaluate", "make_balancer", "make_env"]
+__all__ = [
+    "MTPPO",
+    "MTSAC",
+    "compare",
+    "evaluate",
+    "make_balancer",
+    "make_env",
+    "register_algorithm",
+    "register_balancer",
+    "register_network",
+    "register_suite",
+]
 
-_HOME = {"MTPPO": "agents", "MTSAC": "agents", "make_balancer": "agents.balancers", "evaluate": "mtrl.evaluation"}
+_REGISTERING = {
+    "register_algorithm": "agents",
+    "register_balancer": "agents",
+    "register_network": "agents",
+    "register_suite": "envs",
+}
+_HOME = {
+    "MTPPO": "agents",
+    "MTSAC": "agents",
+    "make_balancer": "agents.balancers",
+    "evaluate": "mtrl.evaluation",
+    **_REGISTERING,
+}
 
 
 def make_env(
@@ -43,6 +66,11 @@ def make_env(
     :return: a `MultiTaskVecEnv` of a suite, another `TaskVecEnv` of a vector
     :raises SuiteError: for an unknown suite, task or option
     """
+    from mtrl.plugins import load_plugins
+    from mtrl.shadowing import refuse_foreign_packages
+
+    refuse_foreign_packages()
+    load_plugins()
     from envs import make_suite, takes_option
 
     if not isinstance(name, str):
@@ -83,7 +111,12 @@ def __getattr__(name: str) -> Any:
         from mtrl.shadowing import refuse_foreign_packages
 
         refuse_foreign_packages()
-        return getattr(importlib.import_module(_HOME[name]), name)
+        found = getattr(importlib.import_module(_HOME[name]), name)
+        if name not in _REGISTERING:  # which plug-ins themselves ask for
+            from mtrl.plugins import load_plugins
+
+            load_plugins()
+        return found
     if name == "compare":  # a package of functions: compare.compare_runs(...), compare.write_report(...)
         return importlib.import_module("mtrl.compare")
     raise AttributeError(f"module 'mtrl' has no attribute '{name}'")

@@ -1,4 +1,4 @@
-"""``mtrl``: what can be chosen, how good an agent is, which method is better, which weights are; many runs at once."""
+"""``mtrl``: train, list choices, evaluate agents, compare methods, tune task weights, run sweeps."""
 
 import argparse
 import sys
@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtrl.errors import ConfigError
-from mtrl.launch import guarded
+from mtrl.errors import ConfigError, exit_code, sentence
+from mtrl.launch import guarded, train_command
+from mtrl.plugins import load_plugins, setting_of, take_plugins
 from mtrl.shadowing import refuse_foreign_packages
 
 if TYPE_CHECKING:
@@ -18,8 +19,17 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command ``mtrl``; returns its exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["train"]:  # all that follows is for Hydra, --help among it
+        train_command(words[1:])
+    try:
+        words, plugins = take_plugins(words)
+    except ConfigError as error:
+        print(sentence(error), file=sys.stderr)
+        return exit_code(error)
     parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(words)
+    options.plugins = plugins
     if rest:  # argparse takes positional arguments from one place alone; settings may stand after options too
         if unknown := [word for word in rest if word.startswith("-") or "overrides" not in options]:
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -32,7 +42,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    common.add_argument(  # taken before the others are looked at: also written plugins=[myrl], as train.py has it
+        "--plugins", metavar="MODULES", help="modules of your own to import, such as myrl,other; or plugins=[myrl]"
+    )
 
+    commands.add_parser("train", help="train one agent: what train.py does in a checkout; mtrl train --help tells more")
     listing = commands.add_parser("list", parents=[common], help="what can be chosen in a config")
     listing.add_argument("what", choices=sorted(_LISTS))
     listing.set_defaults(command=_list)
@@ -129,6 +143,9 @@ def _sweep(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     refuse_foreign_packages()
+    load_plugins(options.plugins)
+    if options.plugins and "overrides" in options and not getattr(options, "resume", False):
+        options.overrides.append(setting_of(options.plugins))
     options.command(options)
 
 

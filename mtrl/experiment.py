@@ -21,7 +21,7 @@ from mtrl.evaluation import EvaluationResult
 from mtrl.relatives import resumable_elsewhere
 from mtrl.run_folder import AGENT_FILE, CHECKPOINTS, FAILED, FINISHED, INTERRUPTED, RunFolder
 from mtrl.run_report import REPORTED, write_batch, write_plots, write_results
-from mtrl.run_state import LearningRun, changes, refuse_changes
+from mtrl.run_state import LearningRun, changed_since, changes, refuse_changes
 from mtrl.signals import StopRequest
 from mtrl.tracking import METRICS_FILE, JsonlWriter, make_logger
 
@@ -64,7 +64,8 @@ def run(config: RunConfig, pause_at: int | None = None) -> Result:
     """
     folder = RunFolder.of(config)
     title = f"{config.env.suite}, {config.agent.name}, {config.balancer.name}, seed {config.seed}"
-    if folder.status == FINISHED and not _goes_further(config, folder):
+    begin_again = _begins_again(config, folder)
+    if folder.status == FINISHED and not begin_again and not _goes_further(config, folder):
         say(f"'{folder.path}' holds this run already, finished {folder.record['ended']}: nothing to do.")
         if any(key.startswith("evaluation.") for key in changes(folder.config().to_dict(), config.to_dict())):
             again = f"mtrl evaluate {folder.path} --episodes {config.evaluation.final_episodes}"
@@ -77,7 +78,7 @@ def run(config: RunConfig, pause_at: int | None = None) -> Result:
     suite = config.make_suite()
     with StopRequest(config.max_wall_time) as stop, folder.owned(config.takeover):
         store = CheckpointStore(folder.path / CHECKPOINTS, config.checkpoint.keep)
-        checkpoint = _open(config, folder, store, suite.num_tasks)
+        checkpoint = _open(config, folder, store, suite.num_tasks, begin_again)
         with _recorded(folder, store), ExitStack() as stack:
             env = stack.enter_context(closing(make_training_env(config, suite)))
             evaluator = stack.enter_context(closing(Evaluator(config, suite)))
@@ -108,7 +109,7 @@ def _goes_further(config: RunConfig, folder: RunFolder) -> bool:
 
     :raises ConfigError: if it is the config of another run, or of a shorter one
     """
-    refuse_changes(folder.config().to_dict(), config, folder.path)
+    refuse_changes(folder.written_config(), config, folder.path)
     made = folder.record.get("protocol", {})
     if not made:
         return False
@@ -124,12 +125,30 @@ def _too_few(folder: RunFolder, made: int, total: int) -> ConfigError:
     )
 
 
-def _open(config: RunConfig, folder: RunFolder, store: CheckpointStore, num_tasks: int) -> Checkpoint | None:
+def _begins_again(config: RunConfig, folder: RunFolder) -> bool:
+    """Whether the run in a folder is to be trained again, since what it was made with has changed.
+
+    :raises ConfigError: if it has changed, and the config does not say what is to become of the run
+    """
+    is_there = folder.status == FINISHED or (folder.path / CHECKPOINTS).is_dir()
+    changed = changed_since(folder, config) if is_there else []
+    if changed and config.again is None:
+        raise ConfigError(
+            f"'{folder.path}' holds this run, and since then {' and '.join(changed)} has changed: again=true trains it "
+            "again and keeps the old one under another name, again=false takes it as it is, and another run_dir "
+            "leaves it alone."
+        )
+    return bool(changed and config.again)
+
+
+def _open(
+    config: RunConfig, folder: RunFolder, store: CheckpointStore, num_tasks: int, begin_again: bool
+) -> Checkpoint | None:
     """The checkpoint that the run in a folder resumes from; without one, a new run is begun there."""
     store.clean()
-    checkpoint = store.newest(_warn)
+    checkpoint = None if begin_again else store.newest(_warn)
     if checkpoint is None:
-        if folder.status == FINISHED:
+        if folder.status == FINISHED and not begin_again:
             raise ConfigError(
                 f"'{folder.path}' is finished and holds no checkpoint to resume from: choose another run_dir."
             )
@@ -144,8 +163,8 @@ def _open(config: RunConfig, folder: RunFolder, store: CheckpointStore, num_task
     if total < checkpoint.env_steps and total != RunConfig.from_dict(before).budget(num_tasks):
         raise _too_few(folder, checkpoint.env_steps, total)
     folder.resume(config, checkpoint.env_steps, checkpoint.exact)
-    begin_again = "" if checkpoint.exact else "; the episodes that ran there begin again"
-    say(f"Resuming from step {checkpoint.env_steps:,} in '{folder.path}'{begin_again}.")
+    episodes = "" if checkpoint.exact else "; the episodes that ran there begin again"
+    say(f"Resuming from step {checkpoint.env_steps:,} in '{folder.path}'{episodes}.")
     return checkpoint
 
 
@@ -243,7 +262,7 @@ def _make_writers(
     """Give the agent its logger, which continues from a checkpoint; returns the writer of ``metrics.jsonl``."""
     writer = JsonlWriter(folder.path / METRICS_FILE, None if contents is None else contents["state"]["metrics"])
     after = None if checkpoint is None else checkpoint.env_steps
-    agent.set_logger(make_logger(folder.path, config.tracking, folder.path.name, config.to_dict(), writer, after))
+    agent.set_logger(make_logger(folder.path, config.tracking, folder.path.name, config.effective(), writer, after))
     return writer
 
 

@@ -12,6 +12,7 @@ from mtrl.config import RunConfig
 from mtrl.evaluation import EvaluationResult, evaluate
 from mtrl.experiment import protocol
 from mtrl.places import require_file
+from mtrl.plugins import described
 from mtrl.pretrained import write_card
 from mtrl.run_folder import AGENT_FILE, RunFolder
 from mtrl.tracking import read_metrics
@@ -54,6 +55,7 @@ def export(
         path,
         {
             "config": config.essentials(),
+            **({"plugins": plugins} if (plugins := described(config.of_plugins())) else {}),
             "training": _training(config, folder, agent),
             "protocol": rules,
             "results": {str(task): _row(row) for task, row in result.to_frame().iterrows()},

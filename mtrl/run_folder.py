@@ -15,6 +15,7 @@ from mtrl.config import RunConfig
 from mtrl.errors import RunFolderError
 from mtrl.lock import LOCK_FILE, RunLock
 from mtrl.places import require_folder
+from mtrl.plugins import described
 from mtrl.provenance import command, describe_origin, versions
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class RunFolder:
             before, self._lock = self._lock, RunLock(self.path)
             before.release(aside)
         self.record = {"status": RUNNING, "started": now(), "process": _this_process()}
-        self.update(**describe_origin())
+        self.update(**describe_origin(), plugins=described(config.of_plugins()))
         self._describe(config)
 
     def resume(self, config: RunConfig, env_steps: int, exact: bool) -> None:
@@ -113,6 +114,8 @@ class RunFolder:
         :param exact: whether the numbers will be those of a run that was never stopped
         """
         resumed = {"at": now(), "env_steps": env_steps, "exact": exact, "command": command(), "versions": versions()}
+        if plugins := described(config.of_plugins()):
+            resumed["plugins"] = plugins
         results = [self.path / name for name in (RESULTS_CSV, RESULTS_MARKDOWN)]
         if self.status == FINISHED:  # of a shorter run: they are measurements all the same
             for path in results:
@@ -128,8 +131,10 @@ class RunFolder:
     def _describe(self, config: RunConfig) -> None:
         from omegaconf import OmegaConf
 
-        write_whole(self.path / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
+        write_whole(self.path / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(config.effective())))
         write_whole(self.path / COMMAND_FILE, command() + "\n")
+        given = config.to_dict()
+        self.update(given={"balancer": given["balancer"], "network": given["network"]})
 
     def update(self, **entries: Any) -> None:
         """Add to ``run.json``."""
@@ -145,10 +150,15 @@ class RunFolder:
 
         :raises ConfigError: if it is not one of this version
         """
+        # The file holds options as they acted; what was given names the folder.
+        return RunConfig.from_dict({**self.written_config(), **self.record.get("given", {})})
+
+    def written_config(self) -> dict[str, Any]:
+        """``config.yaml`` as it is, defaults of that time included."""
         from omegaconf import OmegaConf
 
         values: Any = OmegaConf.to_container(OmegaConf.load(self.path / CONFIG_FILE))
-        return RunConfig.from_dict(values)
+        return values
 
     def results(self) -> "pandas.DataFrame":
         """The final table as it was written."""

@@ -21,6 +21,7 @@ from agents.files.agent_file import (
     space_to_json,
     write_agent,
 )
+from agents.files.origins import recorded_origins, refuse_unregistered
 from agents.files.untrusted import refuse_absurd
 from agents.multitask import MultiTaskAlgorithm
 from agents.policies import ActingPolicy, MultiTaskPolicy
@@ -32,7 +33,7 @@ def save_policy(agent: MultiTaskAlgorithm, path: str | Path) -> Path:
     :param path: ``.zip`` is appended if it is missing
     :return: the path written
     """
-    data = {
+    data: dict[str, Any] = {
         "algorithm": type(agent.policy).acting_type.__name__,
         "settings": {"policy_kwargs": agent.policy_kwargs},
         "task_names": list(agent.task_names),
@@ -42,6 +43,7 @@ def save_policy(agent: MultiTaskAlgorithm, path: str | Path) -> Path:
         "num_timesteps": agent.num_timesteps,
         "n_updates": agent._n_updates,
     }
+    data |= recorded_origins(data["settings"])
     tensors = _acting_tensors(_described(data), agent.policy.state_dict())
     written = write_agent(path, data, {"policy": {name: value.cpu() for name, value in tensors.items()}})
     assert isinstance(written, Path)
@@ -54,6 +56,7 @@ def load_policy(path: str | Path | BufferedIOBase, device: torch.device | str = 
     :raises AgentFileError: if the file holds no policy, or its tensors do not fit
     """
     data, tensors = read_agent(path)
+    refuse_unregistered(path, data, ["network"])
     try:
         refuse_absurd(data)
         described = _described(data)

@@ -20,8 +20,8 @@ from mtrl.console import say
 from mtrl.errors import FAULT, ConfigError, RunStopped
 from mtrl.lock import RunLock
 from mtrl.places import require_folder
-from mtrl.run_folder import FINISHED as RUN_FINISHED
 from mtrl.run_folder import RunFolder, safe_name
+from mtrl.run_state import is_finished
 from mtrl.sweep import FAILED, FINISHED, SKIPPED, Sweep
 from mtrl.tune.bandit import require_bandit
 from mtrl.tune.evolution import Outcome, ranking
@@ -262,7 +262,7 @@ def sweep(options: Namespace) -> None:
 def _skip_finished(points: Sequence[Composed], journal: Sweep) -> list[Composed]:
     left = []
     for point in points:
-        if RunFolder.of(point.config).status == RUN_FINISHED:
+        if is_finished(point.config):
             journal.note(point.overrides, SKIPPED)
         else:
             left.append(point)

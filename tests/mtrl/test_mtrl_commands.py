@@ -1,5 +1,7 @@
 """Commands: what they print, and that bad input is one sentence and exit code 2."""
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from mtrl.errors import ConfigError, exit_code, nearest, sentence
 from mtrl.experiment import Result
 from mtrl.launch import guarded
 from mtrl.schema import nearest_setting
+from mtrl.shadowing import _cure
 from tests.grids import grid
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,8 +121,39 @@ def test_a_foreign_package_of_the_same_name_is_named_in_one_sentence(tmp_path: P
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from mtrl.cli import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code, "list", "suites"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"The package 'agents' in {tmp_path} hides this toolkit's own")
+    assert done.stderr.startswith(
+        f"'{tmp_path / 'agents'}' hides the package 'agents' of this toolkit in {ROOT}: rename "
+    )
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["agents.py", "envs"])
+def test_a_users_own_module_beside_the_script_is_cured_as_the_sentence_says(name: str, tmp_path: Path) -> None:
+    own = tmp_path / name
+    if own.suffix:
+        own.write_text("WORD = 'mine'\n")
+    else:
+        own.mkdir()
+        (own / "__init__.py").write_text("WORD = 'mine'\n")
+    script = tmp_path / "script.py"
+    script.write_text("from mtrl import make_env\nprint(make_env('pointmass').num_tasks)\n")
+
+    def start() -> "subprocess.CompletedProcess[str]":
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, env=environment)
+
+    said = start().stderr
+    (new_name,) = re.findall(r"rename yours, to (my_\S+) for example", said)
+    assert f"'{own}' hides the package" in said
+    own.rename(tmp_path / new_name)
+    assert start().stdout.strip().isdigit()
+
+
+def test_what_hides_a_package_has_the_cure_that_fits_it(tmp_path: Path) -> None:
+    assert "uninstall" in _cure(tmp_path / "site-packages" / "agents")
+    (tmp_path / "mtrl").mkdir()
+    (tmp_path / "mtrl" / "shadowing.py").write_text("")
+    assert "another checkout" in _cure(tmp_path / "envs")
 
 
 @pytest.mark.parametrize(

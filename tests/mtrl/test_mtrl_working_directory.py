@@ -52,7 +52,7 @@ def test_no_module_of_the_working_directory_hides_another(tmp_path):
     (tmp_path / "yaml.py").write_text("raise SystemExit('this is not the library')")
     (tmp_path / "my_module.py").write_text("print('found')")
     code = (
-        "from mtrl.shadowing import see_working_directory as see; see(); see(); import sys, os, yaml, my_module; "
+        "from mtrl.plugins import use_working_directory as see; see(); see(); import sys, os, yaml, my_module; "
         "print(sys.path.count(os.getcwd()))"
     )
     ran = subprocess.run(
