@@ -162,8 +162,6 @@ class MTSACPreset(MTSACSettings, AgentPreset):
     popart: Annotated[PopArtSettings, Gives("policy_kwargs['critic_kwargs']"), Later()] = field(
         default_factory=PopArtSettings
     )
-        default_factory=PopArtSettings
-    )
     critic_layer_norm: Annotated[bool, IN_POLICY] = True
     actor_layer_norm: Annotated[bool, IN_POLICY] = False
     observation_scale: Annotated[str, Choice(OBSERVATION_SCALES), IN_POLICY, Later()] = "none"
