@@ -178,6 +178,7 @@ class _Probe:
     action_low: np.ndarray
     action_high: np.ndarray
     horizon: int | None
+    solved_return: float | None
 
 
 def _probe(task: str, source: str | Constructor) -> _Probe:
@@ -193,8 +194,9 @@ def _probe(task: str, source: str | Constructor) -> _Probe:
         if not isinstance(action, spaces.Box):
             raise SuiteError(f"task {task!r} has actions {action}; only continuous (Box) actions are supported")
         _check_actions(task, action)
-        limit = _time_limit(env)
-        return _Probe(task, state.low.ravel(), state.high.ravel(), action.low.ravel(), action.high.ravel(), limit)
+        limit, threshold = _time_limit(env), None if env.spec is None else env.spec.reward_threshold
+        bounds = (part.ravel() for part in (state.low, state.high, action.low, action.high))
+        return _Probe(task, *bounds, limit, threshold)
     finally:
         env.close()
 
@@ -348,7 +350,21 @@ def make_gym(
         num_goals=num_goals,
         horizons=horizons,
         opengl="optional",  # many Gymnasium tasks draw without it
+        solved_returns=partial(_solved_returns, probes, thresholds),
     )
+
+
+def _solved_returns(
+    probes: Sequence[_Probe], thresholds: Mapping[str, float | None], horizons: Sequence[int]
+) -> list[float]:
+    """What the user calls a success, or Gymnasium's own threshold, which is of episodes of the task's own length."""
+    found = []
+    for probe, horizon in zip(probes, horizons, strict=True):
+        registered = probe.solved_return if horizon == probe.horizon else None
+        threshold = thresholds.get(probe.task)
+        chosen = registered if threshold is None else threshold
+        found.append(float("nan") if chosen is None else chosen)
+    return found
 
 
 def _rule(threshold: float | None) -> str:

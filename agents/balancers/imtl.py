@@ -64,6 +64,10 @@ class ImtlG(GramianWeighting):
     the first task, so that no task is special and rank deficiency does no harm.
     """
 
+    @property
+    def cancels_weights(self) -> str:
+        return "it asks for equal projections on unit gradients"
+
     def weigh(self, gramian: Tensor, precision: float) -> Tensor:
         cosines, norms = correlation(gramian)
         size = gramian.shape[-1]
