@@ -338,3 +338,24 @@ def test_an_error_names_the_task_of_the_group():
     tasks.gramian[active[-1], active[-1]] = float("nan")
     with pytest.raises(RuntimeError, match=f"task {active[-1]} has nan"):
         balancer(tasks)
+
+
+def test_a_run_without_an_edge_says_so_at_its_end():
+    never, apart, together = scheduler(warmup=1), scheduler(), scheduler(tau=0.99)
+    for balancer in (never, apart, together):
+        for _ in range(9):
+            balancer(opposed())
+    assert "its threshold never came below 1" in never.remarks()[0]
+    assert apart.remarks() == [] and len(apart.groups) == 2
+    assert "none of its 2 graphs had an edge" in together.remarks()[0]
+
+
+def test_the_threshold_follows_the_budget_and_does_not_rise_when_that_is_extended():
+    balancer = make_balancer("son_goku", num_tasks=3, warmup=0.2, anneal=0.4)
+    thresholds = []
+    for used in (0.1, 0.4, 0.6, 0.3):
+        tasks = opposed()
+        tasks.progress.budget_used = used
+        balancer(tasks)
+        thresholds.append(float(balancer.diagnostics()["threshold"]))
+    assert thresholds == pytest.approx([1.0, 0.5, 0.25, 0.25])
