@@ -182,8 +182,8 @@ MEANINGS: Mapping[tuple[str, ...], str] = {
         "how much is still expected of a task, 0 to 1: it falls while budget is spent on a gap that stands still"
     ),
     (of_task(TASK_TAGS["critic_balancer.decided"], "<task>"),): (
-        "share of every batch that was decided for a task, 1 on average, with `weights_on=sampling`; its weight is what "
-        "was drawn"
+        "share of every batch that was decided for a task, 1 on average, with `weights_on=sampling`; its weight is "
+        "what was drawn"
     ),
     ("train/critic_balancer.groups", "train/critic_balancer.share_at_work", "train/critic_balancer.threshold"): (
         "of SON-GOKU: number of groups, share of the tasks in an update, threshold of the graph"

@@ -24,7 +24,9 @@ def _tasks(twist: Tensor, speed: Tensor | None = None, scale: Tensor | None = No
 def _dealt(tasks: Tasks, generator: torch.Generator) -> Tasks:
     """The same tasks in an order of its own for every run."""
     order = torch.rand(tasks.twist.shape, generator=generator).argsort(1)
-    return Tasks(*(getattr(tasks, name).gather(1, order) for name in ("twist", "speed", "radius", "scale", "reachable")))
+    return Tasks(
+        *(getattr(tasks, name).gather(1, order) for name in ("twist", "speed", "radius", "scale", "reachable"))
+    )
 
 
 def _hard(runs: int, num_tasks: int, hard: int, twist: float = 1.0) -> Tensor:
@@ -79,7 +81,5 @@ def hard_and_blocked(runs: int, generator: torch.Generator) -> Tasks:
     return _dealt(_tasks(_hard(runs, 6, 2, 0.9), speed=speed, blocked=1), generator)
 
 
-TRAINED: dict[str, Family] = {
-    f.__name__: f for f in (equal, one_hard, blocked, mixed, mixed_blocked)
-}
+TRAINED: dict[str, Family] = {f.__name__: f for f in (equal, one_hard, blocked, mixed, mixed_blocked)}
 HELD_OUT: dict[str, Family] = {f.__name__: f for f in (two_hard, loud, hard_and_blocked)}

@@ -30,7 +30,7 @@ def draw_counts(weights: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class ShareWeighting(Weighting):
-    """A method that knows its weights before an update's samples are drawn. A subclass says in `shares_now` what they are.
+    """A method that knows its weights before samples are drawn. A subclass says in `shares_now` what they are.
 
     With ``weights_on='loss'`` they multiply the losses; with ``weights_on='sampling'`` they are the shares of an
     `Allocation`. The raw gradients of both are equal in expectation, the steps of Adam are not: it hides how large a
@@ -40,9 +40,7 @@ class ShareWeighting(Weighting):
     :param weights_on: ``loss`` or ``sampling``
     """
 
-    def __init__(
-        self, num_tasks: int, method: str, weights_on: str, generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, num_tasks: int, method: str, weights_on: str, generator: torch.Generator | None = None) -> None:
         super().__init__(num_tasks, generator)
         if weights_on not in ACTS_ON:
             raise unknown_name(f"weights_on of {method}", weights_on, ACTS_ON)

@@ -103,8 +103,8 @@ def _refuse_cancelled(parts: Sequence[Balancer], names: Sequence[str]) -> None:
         before, name = "+".join(names[:place]), names[place]
         if reason := parts[place].cancels_weights:
             raise ConfigurationError(
-                f"'{before}+{name}': '{name}' makes the weights of '{before}' void, for {reason}. Use one of them alone, "
-                "or a method that hears weights, such as pcgrad, upgrad or cagrad."
+                f"'{before}+{name}': '{name}' makes the weights of '{before}' void, for {reason}. Use one of them "
+                "alone, or a method that hears weights, such as pcgrad, upgrad or cagrad."
             )
         if reason := parts[place].dulls_weights:
             warnings.warn(

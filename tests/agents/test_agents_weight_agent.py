@@ -111,7 +111,7 @@ def test_a_quadratic_bandit_is_solved():
 
 def test_where_the_best_weights_are_known_the_agent_comes_closer_to_them_than_its_prior():
     """In the synthetic trainer."""
-    assert learned(seed=0, decisions=600) < prior_worst() - 0.01
+    assert learned(seed=0, decisions=400) < prior_worst() - 0.01
 
 
 # ---------------------------------------------------------------------- its skill

@@ -120,3 +120,12 @@ def test_observations_that_are_no_box_are_refused(new_constructor):
 def test_a_task_without_a_time_limit_needs_a_horizon(new_constructor):
     with pytest.raises(SuiteError, match="no time limit"):
         make_suite("gym", tasks={"a": new_constructor()})
+
+
+def test_the_target_return_is_the_users_or_gymnasiums_own_for_whole_episodes():
+    def targets(**options):
+        return make_suite("gym", tasks=[PENDULUM, CAR], **options).target_returns(Simulation(0)).tolist()
+
+    assert targets() == pytest.approx([float("nan"), 90.0], nan_ok=True)
+    assert targets(horizon=50) == pytest.approx([float("nan")] * 2, nan_ok=True)
+    assert targets(horizon=50, success_return=-150.0) == [-150.0] * 2

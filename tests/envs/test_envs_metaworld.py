@@ -194,3 +194,8 @@ def test_bad_input_gets_one_sentence(name, options, words):
 def test_a_longer_episode_than_the_simulators_is_refused(reach_and_push):
     with pytest.raises(SuiteError, match="at most 500"):
         reach_and_push().make_vec_env(seed=0, horizon=600)
+
+
+def test_the_target_return_is_the_highest_reward_at_every_step():
+    assert make_suite("mt10").target_returns(Simulation(0, horizon=200)).tolist() == [2000.0] * 10
+    assert np.isnan(make_suite("mt10", reward_version="v1").target_returns(Simulation(0))).all()

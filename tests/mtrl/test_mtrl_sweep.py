@@ -153,7 +153,9 @@ def test_options_of_a_composition_are_known_with_and_without_their_method() -> N
     names = ["igb_rl+cagrad", "igb_rl_random+cagrad"]
     assert _have_all(names, "balancer.options.c") and _have_all(names, "balancer.options.cagrad.c")
     assert not _have_all(names, "seed") and not _have_all(names, "balancer.options.x")
-    with pytest.raises(ConfigError, match=r"'balancer.options.learning' is an option of igb_rl\+cagrad but not of every"):
+    with pytest.raises(
+        ConfigError, match=r"'balancer.options.learning' is an option of igb_rl\+cagrad but not of every"
+    ):
         _have_all(names, "balancer.options.learning")
 
 

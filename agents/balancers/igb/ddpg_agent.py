@@ -21,7 +21,7 @@ EVIDENCE = ("decisions", "numbers", "sum", "squares", "errors")  # of outcomes t
 
 
 class DDPGWeightAgent(WeightAgent):
-    """Weights ``(1 - floor) K softmax(log share + u) + floor``, with the closed form's shares and ``u = u_max tanh f(s)``.
+    """Weights ``(1 - floor) K softmax(log share + u) + floor``: the closed form's shares, and ``u = u_max tanh f(s)``.
 
     ``Q(s, a) = sum_k q(s_k, a_k)``, each part learnt from the reward of its task. How well the critic foretells
     outcomes is measured on decisions before it learns from them; unless it does better than their mean, u is zero.
@@ -31,9 +31,7 @@ class DDPGWeightAgent(WeightAgent):
 
     evidence: Tensor
 
-    def __init__(
-        self, num_tasks: int, settings: WeightAgentSettings, generator: torch.Generator, floor: float
-    ) -> None:
+    def __init__(self, num_tasks: int, settings: WeightAgentSettings, generator: torch.Generator, floor: float) -> None:
         super().__init__(num_tasks, len(FEATURES), 1, settings, generator)
         self.floor = floor
         self.actor_target = make_policy(settings.network, num_tasks, len(FEATURES), 1, settings.width, spawn(generator))
@@ -57,7 +55,7 @@ class DDPGWeightAgent(WeightAgent):
 
     @torch.no_grad()
     def act(self, state: Tensor) -> Tensor:
-        """Weights ``[K]`` for the state ``[K, F]``: with noise, or exactly the closed form while the critic has no skill."""
+        """Weights ``[K]`` for a state ``[K, F]``: with noise, or the closed form itself where the critic has no skill."""
         noise = NOISE * torch.randn(self.num_tasks, generator=self.exploration)
         return self.weights(state.unsqueeze(0), None, noise.to(state), float(self.skill > 0)).squeeze(0)
 

@@ -93,7 +93,8 @@ class DecidedWeights(ShareWeighting):
     Until every task has ended an episode all weights are one. One decision serves critic and actor. It is made from
     the progress of the tasks alone: behind another method it does not see losses that this has weighted.
 
-    :param method: name in errors    """
+    :param method: name in errors
+    """
 
     def __init__(
         self, num_tasks: int, method: str, options: DecisionOptions, generator: torch.Generator | None = None
@@ -183,8 +184,8 @@ class DecidedWeights(ShareWeighting):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         if prefix + "variance" in state_dict:
             raise ConfigurationError(
-                f"This file holds {self.method} in its first formulation, which decided from other numbers and cannot be "
-                "continued: train again, or use the release that wrote it."
+                f"This file holds {self.method} in its first formulation, which decided from other numbers and cannot "
+                "be continued: train again, or use the release that wrote it."
             )
         super()._load_from_state_dict(state_dict, prefix, *rest)
 

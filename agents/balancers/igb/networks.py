@@ -114,7 +114,7 @@ def make_policy(
 def make_critic(
     architecture: str, num_tasks: int, features: int, width: int, members: int, generator: torch.Generator
 ) -> nn.Module:
-    """``[B, K, F], [B, K] -> [E, B]`` or, ``equivariant``, ``[E, B, K]``; the architectures are those of `make_policy`."""
+    """``[B, K, F], [B, K] -> [E, B]``, or ``[E, B, K]`` if ``equivariant``; the architectures are those of policies."""
     if architecture == "equivariant":
         return FactoredCritic(features, width, members, generator)
     return MlpCritic(num_tasks, features, width, members, generator)

@@ -56,8 +56,8 @@ class ImprovableGapRL(DecidedWeights):
     parts of the tasks. Where the critic does not foretell outcomes that it has not seen better than their mean, the
     weights are exactly those of the closed form.
     Differs from the paper: gaps of returns and success instead of loss ratios, since a critic's loss rises while its
-    values grow; shares of the samples instead of weights of log losses; DDPG instead of SAC, decisions held for hundreds
-    of updates instead of one; an agent that can be trained across runs. `igb_v2` is the published agent.
+    values grow; shares of the samples instead of weights of log losses; DDPG instead of SAC, decisions held for
+    hundreds of updates instead of one; an agent that can be trained across runs. `igb_v2` is the published agent.
     """
 
     Options = ImprovableGapRLOptions

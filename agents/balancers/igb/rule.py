@@ -75,7 +75,7 @@ def shares_of(gaps: Tensor, interest: Tensor) -> Tensor:
 
 
 def with_floor(shares: Tensor, floor: float) -> Tensor:
-    """Weights ``(1 - floor) K shares + floor`` of shares ``[..., K]``: their mean is one, and none is below the floor."""
+    """Weights ``(1 - floor) K shares + floor`` of shares ``[..., K]``: their mean is one, none is below the floor."""
     return (1.0 - floor) * shares.shape[-1] * shares + floor
 
 

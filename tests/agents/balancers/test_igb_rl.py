@@ -1,4 +1,4 @@
-"""IGB-RL in the loop: what it sees, when and how it decides, what it is rewarded with; and the controls that judge it."""
+"""IGB-RL in the loop: what it sees, when it decides, what it is rewarded with; and the controls that judge it."""
 
 import copy
 import shutil
@@ -521,3 +521,12 @@ def test_a_paused_balancer_continues_identically_in_the_middle_of_a_hold(name):
         assert torch.equal(first(step), second(step))
         mine, theirs = first.diagnostics(), second.diagnostics()
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+@pytest.mark.parametrize("tasks", [2, 7])
+def test_the_agent_that_ships_with_the_toolkit_serves_any_number_of_tasks_and_is_trusted_from_the_start(tasks):
+    training, balancer = Training(tasks), decider("igb_rl", tasks, learning="shipped")
+    assert balancer.agent.skill > 0
+    weights = balancer(training.ends([0.1 * task for task in range(tasks)]).tasks())
+    assert weights.min() >= 0.2 and weights.sum().item() == pytest.approx(tasks, abs=1e-4)
+    assert not torch.equal(weights, decider("igb_v1_rl", tasks)(training.tasks()))
