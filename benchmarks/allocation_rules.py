@@ -1,4 +1,4 @@
-"""Closed forms of allocation beside each other on small point masses: ``python -m benchmarks.allocation_rules blocked``.
+"""Closed forms of allocation on small point masses: ``python -m benchmarks.allocation_rules blocked``.
 
 The measure is the area under the curve of the worst task's success; tasks that nothing can solve do not count. Runs are
 paired: the same tasks and seeds for every rule.

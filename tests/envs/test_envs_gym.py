@@ -6,6 +6,7 @@ import pytest
 from gymnasium import spaces
 
 from envs import SuiteError, make_suite
+from envs.simulation import Simulation
 
 PENDULUM, CAR = "Pendulum-v1", "MountainCarContinuous-v0"
 

@@ -8,6 +8,7 @@ import pytest
 
 from envs import SuiteError, make_suite
 from envs.metaworld import STATE_HIGH, STATE_LOW, MetaWorldTask
+from envs.simulation import Simulation
 
 # One of each way of placing things: rejection, one object, two objects, joints, targets that move with bodies.
 REPRESENTATIVE = ["push-v3", "basketball-v3", "shelf-place-v3", "drawer-close-v3", "stick-pull-v3", "bin-picking-v3"]

@@ -55,7 +55,7 @@ class DDPGWeightAgent(WeightAgent):
 
     @torch.no_grad()
     def act(self, state: Tensor) -> Tensor:
-        """Weights ``[K]`` for a state ``[K, F]``: with noise, or the closed form itself where the critic has no skill."""
+        """Weights ``[K]`` for a state ``[K, F]``: with noise, or the closed form where the critic has no skill."""
         noise = NOISE * torch.randn(self.num_tasks, generator=self.exploration)
         return self.weights(state.unsqueeze(0), None, noise.to(state), float(self.skill > 0)).squeeze(0)
 
