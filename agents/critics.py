@@ -28,6 +28,7 @@ class Value(nn.Module):
 
     outputs: int  # O, numbers that the network gives for each value
     limit = 10.0  # the largest absolute value that `reward_scale=return` makes room for
+    unit: Tensor | float = 1.0  # in which the actor measures the values of each group ``[G]``
 
     def __init__(self, reduction: str = "min") -> None:
         super().__init__()
@@ -100,7 +101,7 @@ class NormalisedValue(ScalarValue):
 
     def __init__(self, reduction: str, mu: Tensor, sigma: Tensor) -> None:
         super().__init__(reduction)
-        self._mu, self._sigma = mu[:, None], sigma[:, None]
+        self._mu, self._sigma, self.unit = mu[:, None], sigma[:, None], sigma
 
     def values(self, outputs: Tensor) -> Tensor:
         return torch.addcmul(self._mu, self._sigma, outputs.squeeze(-1))
@@ -155,29 +156,38 @@ class PopArtValue(Value):
         return NormalisedValue(self.reduction, self.mu[task], self.sigma[task])
 
     @torch.no_grad()
-    def update(self, targets: Tensor, task: Tensor, heads: Sequence[TaskHeads]) -> None:
+    def update(self, targets: Tensor, task: Tensor, heads: Sequence[nn.Module]) -> None:
         """Move the moments of some tasks, and correct the heads. Tasks with a target that is not finite keep theirs.
 
         :param targets: ``[G, B]``, in units of values
-        :param task: the task of each group ``[G]``, each at most once
+        :param task: the task of each group ``[G]``; groups of one task count as one
         :param heads: heads of all critics whose values these are, target critics included
         :raises ConfigurationError: for a head that the tasks share
         """
-        if not all(isinstance(head, TaskHeads) for head in heads):
+        own = [head for head in heads if isinstance(head, TaskHeads)]
+        if len(own) < len(heads):
             raise ConfigurationError("critic=popart needs a head for each task, such as network=multihead has.")
         mu, sigma = self.mu.clone(), self.sigma
-        self.updates[task] += 1
-        share = (1 / self.updates[task]).clamp(min=self.rate)
-        variance, mean = torch.var_mean(targets, -1, correction=0)
-        finite = variance.isfinite()
-        variance, mean = variance.where(finite, self.variance[task]), mean.where(finite, mu[task])
-        moved = share * (1 - share) * (mean - mu[task]).square()  # so that variance + mu^2 is the mean of squares
-        self.variance[task] = self.variance[task].lerp(variance, share) + moved
-        self.mu[task] = mu[task].lerp(mean, share)
+        variance, mean, known = self._moments(targets, task)
+        self.updates += known
+        share = torch.where(known, (1 / self.updates).clamp(min=self.rate), 0.0)
+        moved = share * (1 - share) * (mean - mu).square()  # so that variance + mu^2 is the mean of squares
+        self.variance.copy_(self.variance.lerp(variance, share) + moved)
+        self.mu.copy_(mu.lerp(mean, share))
         scale, shift = sigma / self.sigma, (mu - self.mu) / self.sigma
-        for head in heads:
+        for head in own:
             head.weight.mul_(scale[:, None, None])
             head.bias.mul_(scale[:, None, None]).add_(shift[:, None, None])
+
+    def _moments(self, targets: Tensor, task: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Variance and mean of each task's targets ``[K]``, and whether it has any that are finite ``[K]``."""
+        of_group, mean_of_group = torch.var_mean(targets, -1, correction=0)
+        nothing = torch.zeros_like(self.mu)
+        groups = nothing.index_add(0, task, torch.ones_like(mean_of_group))
+        mean = nothing.index_add(0, task, mean_of_group) / groups
+        variance = nothing.index_add(0, task, of_group + (mean_of_group - mean[task]).square()) / groups
+        known = variance.isfinite()  # of a task without groups it is NaN
+        return variance.where(known, self.variance), mean.where(known, self.mu), known
 
 
 class CategoricalValue(Value):

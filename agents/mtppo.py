@@ -28,7 +28,7 @@ from agents.mtppo_settings import SAMPLES_PER_TASK, MTPPOArguments, MTPPOPreset
 from agents.policies import owns
 from agents.ppo_policy import PPOPolicy
 from agents.ppo_updates import StateCritic, policy_losses, value_losses
-from agents.precision import float32_products
+from agents.precision import float32_products, one_thread
 from agents.replay import samples_per_task
 from agents.rollout import RolloutSample, TaskRollout, explained_variance, minibatch, normalised, permutations
 from agents.selection import Selection
@@ -117,7 +117,9 @@ class MTPPO(ActorCriticAlgorithm, OnPolicyAlgorithm):  # type: ignore[misc]
         iteration = 0
         while self.num_timesteps < total_timesteps:
             callback.on_rollout_start()  # nothing is in flight here: `state` taken at this point is exact
-            if not self._collect(callback):
+            with one_thread():  # the cores belong to the environments
+                collected = self._collect(callback)
+            if not collected:
                 break
             callback.on_rollout_end()
             self.train()
@@ -172,7 +174,7 @@ class MTPPO(ActorCriticAlgorithm, OnPolicyAlgorithm):  # type: ignore[misc]
             sample = self.rollout.evaluate(self.policy.values, self._last_obs, self.gamma, self.gae_lambda)
             self._note_explained_variance(sample)
             if isinstance(self.critic.value, PopArtValue):
-                self.critic.value.update(sample.returns, self.rollout.task, [self.critic.network.head])  # type: ignore[list-item]
+                self.critic.value.update(sample.returns, self.rollout.task, [self.critic.network.head])
             advantages = normalised(sample.advantages, self.settings.normalize_advantage)
             scaled = sample._replace(states=self.policy.scale(sample.states), advantages=advantages)
             last_epoch: list[Tensor] = []

@@ -7,10 +7,12 @@ are totals in the constructor (`MTPPOArguments`, as in SB3) and per task on the 
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from agents.arguments import AgentArguments, batch_problems, falling_rate
 from agents.balancing.task_gradients import JACOBIANS
+from agents.critic_settings import PopArtSettings
 from agents.gaussian import LOG_STDS
 from agents.kl_rule import KL_RULES
 from agents.ppo_policy import OBSERVATION_SCALES, POPART_RATE
@@ -101,18 +103,6 @@ class MTPPOArguments(MTPPOSettings, AgentArguments):
 
 
 @dataclass(frozen=True)
-class PopArtSettings:
-    """How values are normalised with ``agent.critic=popart``.
-
-    :param rate: how far a rollout moves the moments of the targets; higher follows faster
-    :param min_sigma: the smallest standard deviation, for tasks whose targets do not differ
-    """
-
-    rate: Annotated[float, Range(0, 1, exclusive=True)] = POPART_RATE
-    min_sigma: Positive = 1e-2
-
-
-@dataclass(frozen=True)
 class MTPPOPreset(MTPPOSettings, AgentPreset):
     """Multitask PPO on the command line. Sizes that grow with the number of tasks K are given per task.
 
@@ -140,7 +130,9 @@ class MTPPOPreset(MTPPOSettings, AgentPreset):
     final_learning_rate: Annotated[Positive | None, Gives("learning_rate")] = None
     precision: Annotated[str, Choice(PRECISIONS)] = "auto"
     critic: Annotated[str, Choice(("popart", "scalar")), IN_POLICY] = "popart"
-    popart: Annotated[PopArtSettings, Gives("policy_kwargs['critic_kwargs']")] = field(default_factory=PopArtSettings)
+    popart: Annotated[PopArtSettings, Gives("policy_kwargs['critic_kwargs']")] = field(
+        default_factory=partial(PopArtSettings, rate=POPART_RATE)
+    )
     critic_layer_norm: Annotated[bool, IN_POLICY] = True
     actor_layer_norm: Annotated[bool, IN_POLICY] = False
     log_std: Annotated[str, Choice(LOG_STDS), IN_POLICY] = "task"

@@ -12,6 +12,7 @@ from agents.actor_critic import ActorCriticAlgorithm
 from agents.algorithms import register_algorithm
 from agents.balancing.learner import Report
 from agents.balancing.tasks import UpdateContext
+from agents.critics import PopArtValue
 from agents.metrics import with_prefix
 from agents.mtsac_settings import MTSACArguments, MTSACPreset
 from agents.off_policy import MultiTaskOffPolicy
@@ -123,6 +124,8 @@ class MTSAC(ActorCriticAlgorithm, MultiTaskOffPolicy):
         task, temperatures = selection.on(self.device), selection.pick(self.temperature.value())
         target = self._target(sample, noise[0], temperatures, selection)
         self._begin_guard(sample, noise, task, temperatures, target)
+        if isinstance(self.critic.value, PopArtValue):
+            self.critic.value.update(target, task, [self.critic.network.head, self.critic_target.network.head])
 
         critic = self.critic_learner.step((sample.states, sample.actions, target, task), context, self.guard)
 

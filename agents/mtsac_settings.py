@@ -11,7 +11,8 @@ from typing import Annotated, Any, ClassVar
 
 from agents.arguments import LEARNING_RATE, AgentArguments, batch_problems, falling_rate
 from agents.balancing.task_gradients import JACOBIANS
-from agents.critics import CATEGORICAL_TARGETS, REDUCTIONS
+from agents.critic_settings import CategoricalSettings, PopArtSettings
+from agents.critics import REDUCTIONS
 from agents.errors import ConfigurationError
 from agents.policies import ACTION_CRITICS, LOG_STD_RANGES
 from agents.precision import PRECISIONS
@@ -119,24 +120,6 @@ class MTSACArguments(MTSACSettings, AgentArguments):
 
 
 @dataclass(frozen=True)
-class CategoricalSettings:
-    """A critic whose values are distributions over atoms; used with ``agent.critic=categorical``.
-
-    :param num_atoms: of the distributions, evenly spaced
-    :param v_min: value of the first atom; targets below it are clipped
-    :param v_max: value of the last one; targets above it are clipped
-    :param target: ``projection`` moves the next state's distribution (C51), ``hl_gauss`` spreads its mean
-    :param sigma: standard deviation of ``hl_gauss``, in distances between atoms
-    """
-
-    num_atoms: Annotated[int, Range(2)] = 101
-    v_min: float = -10.0
-    v_max: float = 10.0
-    target: Annotated[str, Choice(CATEGORICAL_TARGETS)] = "projection"
-    sigma: Positive = 0.75
-
-
-@dataclass(frozen=True)
 class MTSACPreset(MTSACSettings, AgentPreset):
     """Multitask SAC on the command line. Sizes that grow with the number of tasks K are given per task.
 
@@ -146,8 +129,10 @@ class MTSACPreset(MTSACSettings, AgentPreset):
     :param warmup_steps_per_task: random actions in each task before learning starts
     :param learning_rate: of actor, critics and temperatures
     :param final_learning_rate: the rate falls in a straight line to this one over the run; None keeps it constant
-    :param critic: values are numbers (``scalar``) or distributions over atoms (``categorical``)
+    :param critic: values are numbers (``scalar``), distributions over atoms (``categorical``), or numbers normalised
+        per task (``popart``, which needs a head for each task)
     :param categorical: the atoms
+    :param popart: the normalisation
     :param ensemble_reduction: one value of the two critics, for targets and actor: the smaller one, or the mean
     :param critic_layer_norm: of the networks that leave the choice; bronet always has it
     :param actor_layer_norm: likewise, of the actor
@@ -172,6 +157,7 @@ class MTSACPreset(MTSACSettings, AgentPreset):
     )
     ensemble_reduction: Annotated[str, Choice(REDUCTIONS), IN_POLICY] = "min"
     log_std: Annotated[str, Choice(tuple(LOG_STD_RANGES)), IN_POLICY] = "clamp"
+    popart: Annotated[PopArtSettings, Gives("policy_kwargs['critic_kwargs']")] = field(default_factory=PopArtSettings)
     critic_layer_norm: Annotated[bool, IN_POLICY] = True
     actor_layer_norm: Annotated[bool, IN_POLICY] = False
 
@@ -190,8 +176,12 @@ class MTSACPreset(MTSACSettings, AgentPreset):
 
     def _policy_arguments(self) -> dict[str, Any]:
         names = [name for name, hint in hints(type(self)).items() if described(hint, Gives) == IN_POLICY]
-        atoms = dataclasses.asdict(self.categorical) if self.critic == "categorical" else {}
-        return {**{name: getattr(self, name) for name in names}, "critic_kwargs": atoms}
+        kinds: dict[str, CategoricalSettings | PopArtSettings] = {
+            "categorical": self.categorical,
+            "popart": self.popart,
+        }
+        of_critic = dataclasses.asdict(kinds[self.critic]) if self.critic in kinds else {}
+        return {**{name: getattr(self, name) for name in names}, "critic_kwargs": of_critic}
 
     def problems(self, num_tasks: int | None = None) -> Iterator[str]:
         atoms = self.categorical

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from agents.arguments import refuse_unknown, signature_with
-from agents.critics import Value, make_value
+from agents.critics import PopArtValue, Value, make_value
 from agents.errors import ConfigurationError, unknown_name
 from agents.networks import NetworkShape, TaskNetwork, make_network, options_of
-from agents.networks.layers import EMBEDDING_SIZE, TaskEncoding
+from agents.networks.layers import EMBEDDING_SIZE, TaskEncoding, TaskHeads
 
-ACTION_CRITICS = ("scalar", "categorical")  # kinds of values of state and action
+ACTION_CRITICS = ("scalar", "categorical", "popart")  # kinds of values of state and action
 LOG_STD_RANGES = {"clamp": (-20.0, 2.0), "tanh": (-10.0, 2.0)}
 ACTOR_HEAD_SCALE = 1e-3  # actions start near the middle of their range
 
@@ -92,6 +92,15 @@ class Critic(nn.Module):
         return self.network(torch.cat((states, actions), dim=-1), task)
 
 
+def refuse_shared_head(value: Value, network: TaskNetwork, name: str) -> None:
+    """:raises ConfigurationError: for values normalised per task, of a network whose tasks share a head"""
+    if isinstance(value, PopArtValue) and not isinstance(network.head, TaskHeads):
+        raise ConfigurationError(
+            f"critic='popart' needs a head for each task, and network='{name}' has one for all: choose "
+            "network='multihead' or critic='scalar'."
+        )
+
+
 def owns(module: nn.Module, parameters: Mapping[str, Tensor]) -> bool:
     """Whether parameters are a module's own, and not others in their place."""
     return next(iter(parameters.values())) is next(module.parameters())
@@ -116,7 +125,7 @@ class PolicySettings:
     :param actor_layer_norm: layer normalisation in the actor, where the architecture leaves the choice
     :param critic_layer_norm: layer normalisation in the critics, likewise
     :param log_std: how the actor's log standard deviations are bounded: ``clamp`` or ``tanh``
-    :param critic: ``scalar`` values, or ``categorical``: a distribution over atoms
+    :param critic: ``scalar`` values; ``categorical``, a distribution over atoms; or ``popart``, normalised per task
     :param critic_kwargs: options of the kind of critic, such as ``num_atoms``
     :param ensemble_reduction: one value of the E critics, for targets and actor: their ``min`` or their ``mean``
     :param num_critics: E
@@ -234,17 +243,19 @@ class MultiTaskPolicy(BasePolicy):
         encoding = self._add_critics(chosen)
         self.actor = Actor(network, chosen.log_std, encoding)
 
-    def _make_critic(self, chosen: PolicySettings) -> Critic:
-        value, inputs = chosen.value(self.num_tasks), self.state_size + self.action_size
-        shape = self._shape(chosen, inputs, value.outputs, chosen.num_critics)
-        return Critic(chosen.critic_network(shape), value)
+    def _make_critic(self, chosen: PolicySettings, value: Value) -> Critic:
+        shape = self._shape(chosen, self.state_size + self.action_size, value.outputs, chosen.num_critics)
+        network = chosen.critic_network(shape)
+        refuse_shared_head(value, network, chosen.network)
+        return Critic(network, value)
 
     def _shape(self, chosen: PolicySettings, inputs: int, outputs: int, members: int) -> NetworkShape:
         return NetworkShape(inputs, outputs, self.num_tasks, members, self.generator, chosen.task_embeddings)
 
     def _add_critics(self, chosen: PolicySettings) -> TaskEncoding | None:
         """Build the critics; returns their task encoding if the actor shares it."""
-        self.critic, self.critic_target = self._make_critic(chosen), self._make_critic(chosen)
+        value = chosen.value(self.num_tasks)  # one for both: the moments of PopArt belong to the tasks
+        self.critic, self.critic_target = self._make_critic(chosen, value), self._make_critic(chosen, value)
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.requires_grad_(False)
         return self.critic.network.task_encoding if chosen.shares_embedding else None
@@ -329,7 +340,7 @@ class ActingPolicy(MultiTaskPolicy):
         if not chosen.shares_embedding:
             return None
         with torch.device("meta"):  # without memory: only the size is asked for
-            size = self._make_critic(chosen).network.task_encoding.size
+            size = self._make_critic(chosen, chosen.value(self.num_tasks)).network.task_encoding.size
         self.task_encoding = TaskEncoding(self.num_tasks, "embedding", size, self.generator)
         return self.task_encoding
 

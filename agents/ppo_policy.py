@@ -10,12 +10,11 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
 from agents.arguments import signature_with
-from agents.critics import PopArtValue, Value, make_value
+from agents.critics import Value, make_value
 from agents.errors import ConfigurationError, unknown_name
 from agents.gaussian import LOG_STDS, GaussianActor, draw
-from agents.networks.layers import TaskHeads
 from agents.observations import ObservationScale
-from agents.policies import MultiTaskPolicy, PolicySettings
+from agents.policies import MultiTaskPolicy, PolicySettings, refuse_shared_head
 from agents.ppo_updates import StateCritic
 
 OBSERVATION_SCALES = ("running", "none")
@@ -90,12 +89,9 @@ class PPOPolicy(MultiTaskPolicy):
     def _add_state_critic(self, chosen: PPOPolicySettings) -> None:
         value = chosen.value(self.num_tasks)
         shape = self._shape(chosen, self.state_size, value.outputs, chosen.num_critics)
-        self.critic = StateCritic(chosen.critic_network(shape), value)
-        if isinstance(value, PopArtValue) and not isinstance(self.critic.network.head, TaskHeads):
-            raise ConfigurationError(
-                f"critic='popart' needs a head for each task, and network='{chosen.network}' has one for all: choose "
-                "network='multihead' or critic='scalar'."
-            )
+        network = chosen.critic_network(shape)
+        refuse_shared_head(value, network, chosen.network)
+        self.critic = StateCritic(network, value)
 
     def observe(self, states: Tensor) -> None:
         """Add states ``[..., S]`` to the statistics of the observations."""

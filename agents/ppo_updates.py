@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from agents.critics import Value
 from agents.gaussian import GaussianActor, entropy, log_density
+from agents.networks import TaskNetwork
 from agents.policies import call
 from agents.rollout import RolloutSample
 
@@ -24,7 +25,7 @@ class StateCritic(nn.Module):
     :param value: what the O outputs mean
     """
 
-    def __init__(self, network: nn.Module, value: Value) -> None:
+    def __init__(self, network: TaskNetwork, value: Value) -> None:
         super().__init__()
         self.network = network
         self.value = value

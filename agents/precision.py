@@ -42,6 +42,17 @@ def float32_products(mode: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Context in which PyTorch computes in one thread: a rollout's products are small, and others would wait awake."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def fastest_exact_float32(device: torch.device) -> str:
     """PyTorch's float32 matrix-product mode to use: ``medium`` where it is exact to float32 here, else ``highest``.
 

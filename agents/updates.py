@@ -37,15 +37,17 @@ def critic_target(
     mean, log_std = actor(next_states, task)
     next_actions, log_probabilities = squashed_sample(mean, log_std, noise)
     next_outputs = critic_target(next_states, next_actions, task)
-    return critic_target.value.target(next_outputs, rewards, discounts, -temperatures[:, None] * log_probabilities)
+    value = critic_target.value.for_tasks(task)
+    return value.target(next_outputs, rewards, discounts, -temperatures[:, None] * log_probabilities)
 
 
 def critic_losses(
     critic: Critic, parameters: Mapping[str, Tensor], states: Tensor, actions: Tensor, target: Tensor, task: Tensor
 ) -> Losses:
     """Critic loss of every task ``[G]``."""
+    value = critic.value.for_tasks(task)
     outputs = call(critic, parameters, states, actions, task)
-    return critic.value.losses(outputs, target), critic.value.metrics(outputs.detach(), target)
+    return value.losses(outputs, target), value.metrics(outputs.detach(), target)
 
 
 def actor_losses(
@@ -59,11 +61,14 @@ def actor_losses(
 ) -> Losses:
     """Actor loss of every task ``[G]``: ``mean_b (alpha log pi(a|s) - Q(s, a))``, Q the reduced value of the E critics.
 
+    Where values are normalised per task, the loss is divided by their sigma (Hessel et al. 2019, arXiv 1809.04474).
     The critic's parameters take no gradient: half of the critic's backward pass is not computed.
     """
     mean, log_std = call(actor, parameters, states, task)
     actions, log_probabilities = squashed_sample(mean, log_std, noise)
     frozen = {name: parameter.detach() for name, parameter in critic.named_parameters()}
-    values = critic.value.reduced(call(critic, frozen, states, actions, task))
+    value = critic.value.for_tasks(task)
+    values = value.reduced(call(critic, frozen, states, actions, task))
     log_probability = log_probabilities.mean(-1)
-    return temperatures * log_probability - values.mean(-1), {"log_probability": log_probability.detach()}
+    losses = (temperatures * log_probability - values.mean(-1)) / value.unit
+    return losses, {"log_probability": log_probability.detach()}

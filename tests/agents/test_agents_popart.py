@@ -8,7 +8,8 @@ import torch
 from agents import ConfigurationError
 from agents.critics import PopArtValue, ScalarValue, make_value
 from agents.networks import NetworkShape, make_network
-from agents.policies import Critic
+from agents.policies import Critic, squashed_sample
+from agents.updates import actor_losses
 
 K, B, STATE, ACTION = 4, 6, 5, 2
 TASKS = torch.arange(K)
@@ -181,3 +182,79 @@ def test_a_head_that_the_tasks_share_and_options_out_of_range_are_refused():
         PopArtValue(num_tasks=K, min_sigma=0.0)
     with pytest.raises(ConfigurationError, match="min_sigma"):
         make_value("popart", num_tasks=K, min_sigam=1.0)
+
+
+def test_groups_of_one_task_count_as_one():
+    apart, pooled = critic(rate=0.3), critic(rate=0.3)
+    first, second = targets(2)
+    apart.value.update(torch.cat((first, second), 1), TASKS, [apart.network.head])
+    pooled.value.update(torch.cat((first, second)), TASKS.repeat(2), [pooled.network.head])
+    torch.testing.assert_close(pooled.value.mu, apart.value.mu)
+    torch.testing.assert_close(pooled.value.variance, apart.value.variance)
+    assert pooled.value.updates.tolist() == [1.0] * K
+
+
+def test_a_task_without_groups_or_with_a_target_that_is_not_finite_keeps_its_moments():
+    ours = critic(rate=0.3)
+    (batch,) = targets(1)
+    batch[2, 0] = torch.nan
+    ours.value.update(batch[1:], TASKS[1:], [ours.network.head])
+    assert ours.value.updates.tolist() == [0.0, 1.0, 0.0, 1.0]
+    assert ours.value.mu[[0, 2]].tolist() == [0.0, 0.0]
+
+
+# ---------------------------------------------------------------------- multitask SAC
+
+POPART = {"network": "multihead", "critic": "popart", "hidden_sizes": [16, 16]}
+
+
+def test_an_update_of_sac_keeps_the_values_of_critics_and_targets_until_it_steps(small_agent, monkeypatch):
+    agent = small_agent(policy_kwargs=POPART)
+    agent.learn(80)
+    monkeypatch.setattr(agent.critic_learner, "step", lambda *_: pytest.fail("stop here"))
+    sample = agent.replay_buffer.sample(agent.batch_size)
+    task = torch.arange(agent.num_tasks)
+    value = agent.critic.value
+    assert agent.critic_target.value is value
+
+    def found(module):
+        with torch.no_grad():
+            return value.for_tasks(task).values(module(sample.states, sample.actions, task))
+
+    before = [found(module) for module in (agent.critic, agent.critic_target)]
+    moments = value.mu.clone()
+    with pytest.raises(pytest.fail.Exception, match="stop here"):
+        agent.update(sample, torch.randn(2, *sample.actions.shape))
+    assert not torch.equal(value.mu, moments)
+    for module, values_before in zip((agent.critic, agent.critic_target), before, strict=True):
+        torch.testing.assert_close(found(module), values_before, rtol=1e-5, atol=1e-5)
+
+
+def test_the_actor_of_sac_measures_values_in_the_unit_of_their_task(small_agent):
+    agent = small_agent(policy_kwargs=POPART)
+    agent.learn(80)
+    sample, task = agent.replay_buffer.sample(agent.batch_size), torch.arange(agent.num_tasks)
+    noise, temperatures = torch.randn(sample.actions.shape), torch.full((agent.num_tasks,), 0.2)
+    parameters = dict(agent.actor.named_parameters())
+    losses, _ = actor_losses(agent.actor, agent.critic, parameters, sample.states, noise, temperatures, task)
+    plain = ScalarValue()
+    mean, log_std = agent.actor(sample.states, task)
+    actions, log_probabilities = squashed_sample(mean, log_std, noise)
+    outputs = agent.critic(sample.states, actions, task)
+    sigma, mu = agent.critic.value.sigma, agent.critic.value.mu
+    q = mu[:, None] + sigma[:, None] * plain.reduced(outputs)
+    expected = (temperatures[:, None] * log_probabilities - q).mean(1) / sigma
+    torch.testing.assert_close(losses, expected)
+
+
+@pytest.mark.parametrize("balancer", ["unitary", "pcgrad", "famo", "son_goku", "igb_v1"])
+def test_sac_learns_with_it_under_every_kind_of_balancer(small_agent, balancer):
+    agent = small_agent(policy_kwargs=POPART, balancer=balancer)
+    agent.learn(200)
+    assert (agent.critic.value.updates > 0).all()
+    assert all(parameter.isfinite().all() for parameter in agent.policy.parameters())
+
+
+def test_sac_refuses_it_for_a_head_that_the_tasks_share(small_agent):
+    with pytest.raises(ConfigurationError, match="network='mlp' has one for all"):
+        small_agent(policy_kwargs={"network": "mlp", "critic": "popart"})

@@ -44,6 +44,7 @@ AGENTS = {
     "bfloat16 multihead": {"precision": "bfloat16", "policy_kwargs": {"network": "multihead", "task_id": "embedding"}},
     "brc": {**BRC, "env_horizon": 20},
     "return scale": {"reward_scale": "return", "env_horizon": 20},
+    "popart": {"policy_kwargs": {"network": "multihead", "critic": "popart"}},
     "schedule": {"learning_rate": lambda left: 1e-3 * left},
 }
 
