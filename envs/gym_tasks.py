@@ -195,8 +195,9 @@ def _probe(task: str, source: str | Constructor) -> _Probe:
             raise SuiteError(f"task {task!r} has actions {action}; only continuous (Box) actions are supported")
         _check_actions(task, action)
         limit, threshold = _time_limit(env), None if env.spec is None else env.spec.reward_threshold
-        bounds = (part.ravel() for part in (state.low, state.high, action.low, action.high))
-        return _Probe(task, *bounds, limit, threshold)
+        return _Probe(
+            task, state.low.ravel(), state.high.ravel(), action.low.ravel(), action.high.ravel(), limit, threshold
+        )
     finally:
         env.close()
 
