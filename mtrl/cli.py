@@ -13,6 +13,7 @@ from mtrl.plugins import load_plugins, setting_of, take_plugins
 from mtrl.shadowing import refuse_foreign_packages
 
 if TYPE_CHECKING:
+    from envs import TaskSuite
     from mtrl.config import RunConfig
     from mtrl.evaluation import EvaluationResult, Policy
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mtrl", description="Multitask RL: train one agent on many tasks.")
-    commands = parser.add_subparsers(metavar="command", required=True)
+    commands = parser.add_subparsers(dest="verb", metavar="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     common.add_argument(  # taken before the others are looked at: also written plugins=[myrl], as train.py has it
@@ -71,6 +72,20 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--episodes", type=int, default=50, help="per task, for the card (default: 50)")
     exporting.add_argument("--workers", type=int, help="simulating processes (default: one per core)")
     exporting.set_defaults(command=_export)
+
+    data = commands.add_parser("export-dataset", parents=[common], help="episodes of a policy as a Minari dataset")
+    data.add_argument("run", type=Path, nargs="?", metavar="RUN_DIR", help="the folder of the run that acts")
+    data.add_argument("--pretrained", metavar="NAME", help="a policy that came with the toolkit, instead of a run")
+    data.add_argument(
+        "--expert", nargs="+", metavar="TASK", help="Meta-World's scripted experts in these tasks, or in a suite: mt10"
+    )
+    data.add_argument("--name", required=True, help="of the dataset, with a version: mt10/expert-v0")
+    data.add_argument("--episodes", type=int, default=50, help="per task (default: 50, every goal once)")
+    data.add_argument("--seed", type=int, help="of the goals (default: the run's, the goals of its training; 0)")
+    data.add_argument("--stochastic", action="store_true", help="draw actions instead of taking the mean ones")
+    data.add_argument("--workers", type=int, help="simulating processes (default: one per core)")
+    data.add_argument("--out", type=Path, metavar="FOLDER", help="of all datasets (default: ~/.minari/datasets)")
+    data.set_defaults(command=_export_dataset)
 
     comparison = commands.add_parser(
         "compare", parents=[common], help="a report: which method is better, and by how much"
@@ -194,7 +209,7 @@ def _chosen(options: argparse.Namespace) -> "tuple[str, RunConfig, Policy, Path]
     from mtrl.run_folder import AGENT_FILE, RunFolder
 
     if (options.run is None) == (options.pretrained is None):
-        raise ConfigError("mtrl evaluate takes either the folder of a run or --pretrained NAME.")
+        raise ConfigError(f"mtrl {options.verb} takes either the folder of a run or --pretrained NAME.")
     if options.pretrained is not None:
         policy = pretrained_policy(options.pretrained)
         config = RunConfig.from_dict(policy.card["config"])
@@ -221,6 +236,44 @@ def _export(options: argparse.Namespace) -> None:
 
     export(RunFolder.existing(options.run), path, options.episodes, options.workers, told)
     say(f"Written to {path} and {path.with_suffix('.json')}")
+
+
+def _export_dataset(options: argparse.Namespace) -> None:
+    """Write episodes of a run's policy, one that came with the toolkit, or scripted experts."""
+    from mtrl.console import say
+    from mtrl.datasets import MetaWorldExperts, export_dataset
+
+    if options.expert is not None and (options.run is not None or options.pretrained is not None):
+        raise ConfigError("mtrl export-dataset takes one of RUN_DIR, --pretrained NAME and --expert TASK.")
+    model: Policy
+    if options.expert is not None:
+        suite, horizon, seed = _suite_of(options.expert), None, 0
+        model, about = MetaWorldExperts(suite.task_names), "scripted experts of Meta-World"
+    else:
+        about, config, model, _ = _chosen(options)
+        suite, horizon, seed = config.make_suite(), config.evaluation.horizon, config.evaluation_seed
+    place = export_dataset(
+        model,
+        suite,
+        options.name,
+        options.out,
+        episodes=options.episodes,
+        seed=seed if options.seed is None else options.seed,
+        horizon=horizon,
+        workers=options.workers,
+        deterministic=not options.stochastic,
+        about=about,
+    )
+    say(f"Written to {place}")
+
+
+def _suite_of(tasks: Sequence[str]) -> "TaskSuite":
+    """The suite of this name, or of these tasks of Meta-World."""
+    from envs import list_suites, make_suite
+
+    if len(tasks) == 1 and tasks[0] in list_suites():
+        return make_suite(tasks[0])
+    return make_suite("metaworld", tasks=list(tasks))
 
 
 def _compare(options: argparse.Namespace) -> None:
