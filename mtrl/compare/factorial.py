@@ -95,7 +95,8 @@ def estimate_effects(design: Design, generator: np.random.Generator) -> pd.DataF
     """Main effects and interactions with intervals: effect, of, difference, low, high, seeds, p, p_holm.
 
     A main effect is a level less the first one, on the mean over all levels of the other factor. An interaction is how
-    much larger that difference is at a level of the other factor than at its first.
+    much larger that difference is at a level of the other factor than at its first. Main effects are corrected
+    together (Holm), and so are interactions.
     """
     rows = []
     for effect, of, contrast in _contrasts(design):
@@ -104,7 +105,7 @@ def estimate_effects(design: Design, generator: np.random.Generator) -> pd.DataF
         ends = {"difference": found.value[0], "low": found.low[0], "high": found.high[0]}
         rows.append({"effect": effect, "of": of, **ends, "seeds": found.runs, "p": p})
     table = pd.DataFrame(rows)
-    table["p_holm"] = stats.holm(table["p"].tolist())
+    table["p_holm"] = table.groupby("effect")["p"].transform(stats.holm)
     return table
 
 

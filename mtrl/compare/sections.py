@@ -157,7 +157,7 @@ def _factors_text(comparison: Comparison) -> str:
         f"{comparison.primary_measure.words.capitalize()} over {' and '.join(design.factors)}, from the "
         f"{len(design.seeds)} seeds that all combinations share. A main effect is taken on the mean over the other "
         "factor. An interaction says by how much a difference changes with the other factor: where it is not zero, the "
-        "main effects alone mislead."
+        "main effects alone mislead. Main effects are corrected together, and so are interactions."
     )
     if not design.left_out:
         return text

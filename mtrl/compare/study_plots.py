@@ -21,7 +21,7 @@ def draw_design(comparison: Comparison) -> Figure | None:
         return None
     (first, second), measure = design.levels, comparison.primary_measure
     look = looks(second, second[0])
-    figure = new_figure(WIDTH, 4.0)
+    figure = new_figure(WIDTH, max(4.0, 0.9 + 0.2 * len(second)))  # the legend needs a line for each
     axes = figure.subplots()
     shift = 0.24 / max(len(second) - 1, 1)
     for j, level in enumerate(second):
