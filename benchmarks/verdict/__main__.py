@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             finally:
                 keep_small_files(planned, options.out / "data" / study.place(block).name)
     write_pilots(options.out)
-    say(f"Written to {write_study(options.out)}")
+    page = write_study(options.out)
+    say("There are no two methods to compare yet." if page is None else f"Written to {page}")
     return 1 if failed else 0
 
 

@@ -73,13 +73,13 @@ def _evaluations(metrics: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------------- the report
 
 
-def write_study(out: Path) -> Path:
+def write_study(out: Path) -> Path | None:
     """The reports of all runs that are kept below a folder: a part for each suite and agent, none over two.
 
     Methods are compared in ``report``, whose comparisons are the primary ones; what conditioning does to them stands in
     ``designs``.
 
-    :return: the page of the methods, or the folder if there is nothing to compare yet
+    :return: the page of the methods; None if there is nothing to compare yet
     """
     parts: dict[str, Comparison] = {}
     designs: dict[str, Comparison] = {}
@@ -97,7 +97,7 @@ def write_study(out: Path) -> Path:
         table.reset_index().rename(columns={"count": "runs", "sum": "core_hours"}).to_csv(out / HOURS, index=False)
     if designs:
         write_overview(designs, out / "designs")
-    return write_overview(parts, out / "report") if parts else out
+    return write_overview(parts, out / "report") if parts else None
 
 
 def _add(parts: dict[str, Comparison], title: str, runs: Sequence[Run], factors: tuple[str, str] | None) -> None:

@@ -17,6 +17,7 @@ from mtrl.errors import ConfigError, nearest
 
 _GROUPS = ("balancer", "agent", "network")  # the settings that make a method; the others make the protocol
 _BALANCER, _ACTOR, _NAMES = "balancer.name", "balancer.actor", ("agent.name", "network.name")
+_MATCH = "network.options.match"
 BASELINE = "unitary"
 _SEARCH = "balancer.options.search"
 _SEARCHED = ("balancer.options.times", "balancer.options.weights", "agent.learning_rate", "agent.target_entropy")
@@ -29,7 +30,7 @@ class Method:
     :param label: what it is called, unique in a comparison
     :param balancer: the registered name of its balancer; both sides' where they differ
     :param agent: what its agent's settings are called
-    :param network: the registered name of its architecture
+    :param network: the registered name of its architecture; of a control, with what it is as large as
     :param runs: the finished ones, in the order of their seeds
     :param unfinished: the others
     :param missing: seeds that another method of the comparison has, and this one neither has nor has begun
@@ -116,6 +117,8 @@ def _method(label: str, runs: Sequence[Run], seeds: set[int]) -> Method:
     missing = seeds - done - {run.seed for run in unfinished}
     config = flatten(runs[0].config)
     agent, network = (str(config.get(key, "unknown")) for key in _NAMES)
+    if config.get(_MATCH) is not None:  # the control of another architecture is a row of its own
+        network = f"{network} as large as {config[_MATCH]}"
     identity = label, balancer_of(config), agent, network
     return Method(*identity, tuple(finished), tuple(unfinished), tuple(sorted(missing)))
 

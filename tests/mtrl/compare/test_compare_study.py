@@ -179,12 +179,23 @@ def test_parameters_stand_beside_methods_and_group_them_by_architecture(make_run
     make_run("famo", 1, 0.9, network="moore", name="a")
     make_run("unitary", 1, 0.6, network="moore", name="b", parameters={"actor": 1, "critic": 2})
     comparison = compare_runs([tmp_path / "runs"], baseline="unitary (mlp)")
+    assert {method.network for method in comparison.methods} == {"mlp", "moore"}
     rows = {row[0]: row for row in summary_table(comparison).rows}
     assert rows["unitary (mlp)"][-3:-1] == ["12,345", "67,890"]
     assert rows["famo"][-3:-1] == ["\N{EN DASH}"] * 2  # of a run that did not record them
     grouped = architecture_table(comparison)
     assert [row[0] for row in grouped.rows] == ["moore", "moore", "mlp"]
     assert [row[3] for row in grouped.rows] == ["famo", "unitary (moore)", "unitary (mlp)"]
+
+
+def test_a_control_of_equal_size_is_named_for_what_it_matches(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("unitary", 1)
+    file = make_run("unitary", 1, name="control") / "config.yaml"
+    config = json.loads(file.read_text())
+    config["network"]["options"] = {"match": "moore"}
+    file.write_text(json.dumps(config))
+    methods = compare_runs([tmp_path / "runs"], baseline="unitary (match=default)").methods
+    assert {method.network for method in methods} == {"mlp", "mlp as large as moore"}
 
 
 # ---------------------------------------------------------------------- published results
