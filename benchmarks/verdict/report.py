@@ -20,6 +20,7 @@ from mtrl.tracking import METRICS_FILE, read_metrics
 LARGEST = 5_000_000  # bytes of a file that is kept
 _KEPT = ("status", "started", "ended", "protocol", "seeds", "agent", "versions", "seconds", "success_rate", "error")
 _MACHINE = ("cpu", "cores", "gpu")
+_WORST = {"mt10": 3}  # tasks; elsewhere a fifth of them
 _NOT_HERE = {"runs_dir": "runs", "run_dir": None}  # where a run lay says nothing of it
 PILOTS, DATA, HOURS = "pilots.csv", "data", "core-hours.csv"
 
@@ -96,19 +97,26 @@ def write_study(out: Path) -> Path | None:
         table = pd.DataFrame(hours).groupby(["suite", "agent", "status"])["core_hours"].agg(["count", "sum"]).round(2)
         table.reset_index().rename(columns={"count": "runs", "sum": "core_hours"}).to_csv(out / HOURS, index=False)
     if designs:
-        write_overview(designs, out / "designs")
-    return write_overview(parts, out / "report") if parts else None
+        write_overview(designs, out / "designs", families=_suites(designs))
+    return write_overview(parts, out / "report", families=_suites(parts)) if parts else None
+
+
+def _suites(titles: Iterable[str]) -> dict[str, str]:
+    """The suite of every part: comparisons are corrected together within one."""
+    return {title: title.partition(",")[0] for title in titles}
 
 
 def _add(parts: dict[str, Comparison], title: str, runs: Sequence[Run], factors: tuple[str, str] | None) -> None:
     """A comparison of these runs, if they make one by now."""
-    folders = [run.folder for run in runs]
+    folders, worst = [run.folder for run in runs], _WORST.get(title.partition(",")[0])
     if len({run.config["balancer"]["name"] for run in runs if run.finished}) < 2:
         return
     try:
         names = sorted({str(run.config["agent"]["name"]) for run in runs})
         baseline = BASELINE if len(names) == 1 else f"{BASELINE} ({names[0]})"
-        parts[title] = compare_runs(folders, baseline=baseline, primary=PRIMARY, factors=factors, reference="bests")
+        parts[title] = compare_runs(
+            folders, baseline=baseline, primary=PRIMARY, factors=factors, reference="bests", worst=worst
+        )
     except ConfigError as error:  # a block that has just begun has no baseline, or no whole design
         print(f"{title}: {error}")
 

@@ -23,6 +23,19 @@ from mtrl.provenance import command
 from mtrl.run_folder import now, safe_name
 
 FAMILY = "primary.csv"
+_FAMILY_COLUMNS = [
+    "family",
+    "part",
+    "method",
+    "measure",
+    "difference",
+    "low",
+    "high",
+    "seeds",
+    "verdict",
+    "p",
+    "p_holm",
+]
 
 
 @dataclass(frozen=True)
@@ -90,24 +103,36 @@ def split_by_protocol(paths: Sequence[str | Path]) -> tuple[list[Part], list[Lef
     return sorted(parts, key=_title), left_out
 
 
-def primary_family(parts: Mapping[str, Comparison]) -> pd.DataFrame:
-    """Every primary comparison of every part, corrected together: part, method, difference, low, high, p, p_holm, ...
+def primary_family(parts: Mapping[str, Comparison], families: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Every primary comparison of every part, corrected together: part, family, method, difference, p, p_holm, ...
 
     Nothing is averaged over parts: a correction counts tests, whatever they are of.
+
+    :param parts: comparisons by title
+    :param families: what each part is corrected with, by title; None corrects all of them together
     """
-    tables = [comparison.primary_differences.assign(part=title) for title, comparison in parts.items()]
-    tables = [table for table in tables if len(table)]
+    tables = [
+        comparison.primary_differences.assign(part=title, family="all" if families is None else families[title])
+        for title, comparison in parts.items()
+        if comparison.others
+    ]
     if not tables:
-        return pd.DataFrame()
+        return pd.DataFrame(columns=_FAMILY_COLUMNS)
     table = pd.concat(tables, ignore_index=True)
-    table["p_holm"] = stats.holm(table["p"].tolist())
-    return table[["part", *(name for name in table.columns if name != "part")]]
+    table["p_holm"] = table.groupby("family")["p"].transform(stats.holm)
+    return table[_FAMILY_COLUMNS]
 
 
-def write_overview(parts: Mapping[str, Comparison], folder: str | Path, left_out: Sequence[LeftOut] = ()) -> Path:
+def write_overview(
+    parts: Mapping[str, Comparison],
+    folder: str | Path,
+    left_out: Sequence[LeftOut] = (),
+    families: Mapping[str, str] | None = None,
+) -> Path:
     """Write a report for each part below a folder, and a page over all of them.
 
     :param parts: comparisons by title
+    :param families: what each part is corrected with, by title; None corrects all of them together
     :return: the page
     """
     folder = Path(folder)
@@ -118,12 +143,12 @@ def write_overview(parts: Mapping[str, Comparison], folder: str | Path, left_out
         shown.append(
             _Shown(title, slug, comparison, judge(comparison), summary_table(comparison), _svg(comparison, slug))
         )
-    family = primary_family(parts)
+    family = primary_family(parts, families)
     family.to_csv(folder / FAMILY, index=False)
     context = {
         "parts": shown,
         "matrix": _matrix(parts, family),
-        "comparisons": len(family),
+        "families": family.groupby("family", sort=False).size().to_dict(),
         "left_out": [f"'{one.folder}' is left out: {one.reason}." for one in left_out],
         "looks": {},
         "command": command(),
