@@ -18,7 +18,19 @@ from mtrl.run_folder import CONFIG_FILE, RECORD_FILE, RESULTS_CSV
 from mtrl.tracking import METRICS_FILE, read_metrics
 
 LARGEST = 5_000_000  # bytes of a file that is kept
-_KEPT = ("status", "started", "ended", "protocol", "seeds", "agent", "versions", "seconds", "success_rate", "error")
+_KEPT = (
+    "status",
+    "started",
+    "ended",
+    "protocol",
+    "seeds",
+    "agent",
+    "versions",
+    "seconds",
+    "success_rate",
+    "error",
+    "plugins",
+)
 _MACHINE = ("cpu", "cores", "gpu")
 _WORST = {"mt10": 3}  # tasks; elsewhere a fifth of them
 _NOT_HERE = {"runs_dir": "runs", "run_dir": None}  # where a run lay says nothing of it

@@ -73,7 +73,11 @@ def plan(study: Study, block: Block) -> list[Planned]:
         for agent in block.agents
         for overrides in points(block, agent, methods_of(study, block, agent), [seed])
     ]
-    return [Planned(overrides, Composed(" ".join(overrides), compose(list(overrides)))) for overrides in settings]
+    configs = [compose(list(overrides)) for overrides in settings]
+    return [
+        Planned(overrides, Composed(RunFolder.of(config).path.name, config))
+        for overrides, config in zip(settings, configs, strict=True)
+    ]
 
 
 def methods_of(study: Study, block: Block, agent: Agent) -> tuple[str, ...]:

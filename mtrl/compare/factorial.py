@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mtrl.compare import stats
-from mtrl.compare.methods import Method
+from mtrl.compare.methods import Method, without_defaults
 from mtrl.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ def _balancers(methods: Sequence[Method]) -> dict[str, str]:
 
 
 def _options(method: Method) -> str:
-    given = {key: value for key, value in method.settings.items() if key.startswith(_OPTIONS) and value is not None}
+    settings = without_defaults(method.settings)
+    given = {key: value for key, value in settings.items() if key.startswith(_OPTIONS) and value is not None}
     return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in sorted(given.items()))
 
 

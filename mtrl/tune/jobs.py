@@ -5,10 +5,11 @@ import dataclasses
 import gc
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mtrl.plugins import load_plugins, loaded_plugins
 from mtrl.tune.evolution import Outcome
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Job:
     :param pause_at: env_steps at which the run pauses; None finishes it
     :param log: file that takes what the run prints
     :param key: whose job it is
+    :param plugins: that the process has to load: those of whoever gives the job away
     """
 
     name: str
@@ -33,6 +35,7 @@ class Job:
     pause_at: int | None
     log: str
     key: int = 0
+    plugins: tuple[str, ...] = field(default_factory=lambda: tuple(loaded_plugins()))
 
 
 class Jobs(Protocol):
@@ -97,6 +100,7 @@ def work(job: Job, threads: int) -> dict[str, Any]:
     began = time.monotonic()
     with _into(Path(job.log)):
         try:
+            load_plugins(job.plugins)
             config = _at_home(RunConfig.from_dict(job.config), threads)
             outcome = train(config, job.pause_at, job.metric)
         except Exception as error:
