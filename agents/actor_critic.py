@@ -169,6 +169,10 @@ class ActorCriticAlgorithm(MultiTaskAlgorithm):
             "compiled": self._compiler is not None and not self._compiler.failed,
         }
 
+    def remarks(self) -> list[str]:
+        sides = (self.critic_balancer, self.actor_balancer)
+        return list(dict.fromkeys(remark for side in sides for remark in side.remarks()))
+
     def dump_logs(self) -> None:
         self.logger.record(tags.SKIPPED_UPDATES, self.guard.state_dict()["skipped"])
         super().dump_logs()

@@ -202,7 +202,8 @@ class MultiTaskAlgorithm(BaseAlgorithm):
 
     def _setup_tasks(self) -> None:
         """Build what belongs to the tasks and environments."""
-        self.progress = TaskProgress(self.task_of_env, self.num_tasks)
+        targets = getattr(self.env, "target_returns", None)
+        self.progress = TaskProgress(self.task_of_env, self.num_tasks, target_returns=targets)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """Continue in another environment of the same tasks; an agent loaded without one can learn from then on.
@@ -280,6 +281,10 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         :param log_interval: between two log entries; None leaves logging to callbacks (`dump_logs`)
         """
         raise NotImplementedError
+
+    def remarks(self) -> list[str]:
+        """What is to be said at the end of a run: sentences about what did not happen in it."""
+        return []
 
     # ------------------------------------------------------------------ logging
 

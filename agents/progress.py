@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 _HIGH = 95  # percentile of the recent returns that counts as what a task can reach
+TOTALS = ("returned", "return_sum", "judged", "successes")  # episodes with a return, and judged by a rule of success
 
 
 class TaskProgress:
@@ -19,24 +20,29 @@ class TaskProgress:
     :param task_of_env: task of each of the N environments ``[N]``
     :param num_tasks: K
     :param window: episodes per task that count in the windowed means
-    :param half_life: episodes after which an episode counts half in the smooth means
+    :param target_returns: return that counts as solved ``[K]``, NaN where none is known; None if none is
     :ivar budget_used: share of the training budget that is used, 0 to 1
     """
 
-    def __init__(self, task_of_env: np.ndarray, num_tasks: int, window: int = 20, half_life: float = 10.0) -> None:
+    def __init__(
+        self,
+        task_of_env: np.ndarray,
+        num_tasks: int,
+        window: int = 20,
+        target_returns: np.ndarray | None = None,
+    ) -> None:
         self.task_of_env = task_of_env
         self.budget_used = 0.0
         self._returns: list[deque[float]] = [deque(maxlen=window) for _ in range(num_tasks)]
         self._successes: list[deque[float]] = [deque(maxlen=window) for _ in range(num_tasks)]
-        self._share_of_new = 1.0 - 0.5 ** (1.0 / half_life)
         unknown = np.full(num_tasks, np.nan)
+        self._targets = unknown if target_returns is None else np.asarray(target_returns, dtype=float)
         self._by_task: dict[str, np.ndarray] = {  # each [K]
             "episodes": np.zeros(num_tasks),
             "random_episodes": np.zeros(num_tasks),
-            "smooth_return": unknown.copy(),
-            "smooth_success": unknown.copy(),
             "random_return": unknown.copy(),
             "best_return": unknown.copy(),
+            **{name: np.zeros(num_tasks) for name in TOTALS},
         }
 
     def observe(self, dones: np.ndarray, infos: Sequence[dict[str, Any]], random_actions: bool = False) -> None:
@@ -52,13 +58,16 @@ class TaskProgress:
             if "is_success" in infos[env]:
                 success = float(infos[env]["is_success"])
                 self._successes[task].append(success)
-                self._blend("smooth_success", task, success)
+                if infos[env].get("success_is_judged", True):
+                    self._by_task["judged"][task] += 1
+                    self._by_task["successes"][task] += success
             if "episode" in infos[env]:
                 self._note_return(task, float(infos[env]["episode"]["r"]), random_actions)
 
     def _note_return(self, task: int, value: float, random_actions: bool) -> None:
         self._returns[task].append(value)
-        self._blend("smooth_return", task, value)
+        self._by_task["returned"][task] += 1
+        self._by_task["return_sum"][task] += value
         count, baseline, best = (self._by_task[name] for name in ("random_episodes", "random_return", "best_return"))
         if random_actions or count[task] == 0:
             # Without random episodes, a task's first episode stands for them.
@@ -66,12 +75,6 @@ class TaskProgress:
             baseline[task] = np.nan_to_num(baseline[task])
             baseline[task] += (value - baseline[task]) / count[task]
         best[task] = np.fmax(best[task], np.percentile(self._returns[task], _HIGH))
-
-    def _blend(self, name: str, task: int, value: float) -> None:
-        mean = self._by_task[name]
-        # The plain mean while it is young, so that the first episode does not outweigh the rest.
-        share = max(self._share_of_new, 1.0 / self._by_task["episodes"][task])
-        mean[task] = value if np.isnan(mean[task]) else mean[task] + share * (value - mean[task])
 
     @property
     def returns(self) -> Tensor:
@@ -89,16 +92,6 @@ class TaskProgress:
         return self._tensor("episodes")
 
     @property
-    def smooth_returns(self) -> Tensor:
-        """Exponential mean of the returns ``[K]``; NaN before a task's first episode has ended."""
-        return self._tensor("smooth_return")
-
-    @property
-    def smooth_successes(self) -> Tensor:
-        """Exponential mean of the successes ``[K]``; NaN before a task's first episode has ended."""
-        return self._tensor("smooth_success")
-
-    @property
     def random_returns(self) -> Tensor:
         """Mean return of random actions ``[K]``, or that of a task's first episode; NaN before it has ended."""
         return self._tensor("random_return")
@@ -107,6 +100,16 @@ class TaskProgress:
     def best_returns(self) -> Tensor:
         """Highest 95th percentile that the window's returns have had so far ``[K]``; NaN without an episode."""
         return self._tensor("best_return")
+
+    @property
+    def target_returns(self) -> Tensor:
+        """Return that counts as solved ``[K]``, as the suite knows it; NaN where it does not."""
+        return torch.from_numpy(self._targets.astype(np.float32))
+
+    @property
+    def totals(self) -> Tensor:
+        """Sums over all episodes so far ``[4, K]``, in double precision and in the order of `TOTALS`."""
+        return torch.from_numpy(np.stack([self._by_task[name] for name in TOTALS]))
 
     def _tensor(self, name: str) -> Tensor:
         return torch.from_numpy(self._by_task[name].astype(np.float32))
@@ -128,7 +131,8 @@ class TaskProgress:
                 window.clear()
                 window.extend(kept)
         for name, numbers in self._by_task.items():
-            numbers[:] = state["by_task"][name].numpy()
+            # Files of earlier versions hold no totals.
+            numbers[:] = state["by_task"][name].numpy() if name in state["by_task"] else 0.0
 
 
 def _means(windows: Sequence[deque[float]]) -> Tensor:

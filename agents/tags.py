@@ -62,6 +62,7 @@ TASK_TAGS = {
     "actor_balancer.weights": BALANCER_WEIGHT_ACTOR,
     "critic_balancer.gaps": "balancer_gap",
     "critic_balancer.decided": "balancer_decided",
+    "critic_balancer.interest": "balancer_interest",
 }
 # Extremes over the tasks of such means: what to watch for values that run away, and for tasks that are left alone.
 RANGE_TAGS = {
@@ -177,8 +178,12 @@ MEANINGS: Mapping[tuple[str, ...], str] = {
     (of_task(TASK_TAGS["critic_balancer.gaps"], "<task>"),): (
         "improvable gap, 0 to 1, of the methods that have one (`igb_rl`, `igb_v1_rl`)"
     ),
+    (of_task(TASK_TAGS["critic_balancer.interest"], "<task>"),): (
+        "how much is still expected of a task, 0 to 1: it falls while budget is spent on a gap that stands still"
+    ),
     (of_task(TASK_TAGS["critic_balancer.decided"], "<task>"),): (
-        "weight that a weight agent decided, before its scale, with `scale=spread`"
+        "share of every batch that was decided for a task, 1 on average, with `weights_on=sampling`; its weight is "
+        "what was drawn"
     ),
     ("train/critic_balancer.groups", "train/critic_balancer.share_at_work", "train/critic_balancer.threshold"): (
         "of SON-GOKU: number of groups, share of the tasks in an update, threshold of the graph"

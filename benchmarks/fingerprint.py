@@ -35,9 +35,9 @@ BALANCERS: dict[str, Sequence[str]] = {
     "graddrop": (),
     "moco": (),
     "nash_mtl": (),
-    "igb_rl": ("window=10", "learn_after=4", "updates=2", "warmup=0.3"),
+    "igb_rl": ("hold=10", "hold_episodes=1", "learning=scratch"),
     "igb_v1+cagrad": ("base_start=20", "base_window=20"),
-    "son_goku:pcgrad": ("refresh_every=8", "warmup=30", "anneal=60", "tau_initial=0.5", "tau=0.001", "beta=0"),
+    "son_goku:pcgrad": ("refresh_every=8", "warmup=0.2", "anneal=0.3", "tau_initial=0.5", "tau=0.001", "beta=0"),
     "static": ("weights=[1,2,1,4]", "weights_on=sampling"),
     "gradnorm": (),
 }

@@ -1,6 +1,6 @@
 """The weight agent alone, where the best weights are known: ``python -m benchmarks.weight_agent``.
 
-A synthetic trainer stands in for the agent whose losses are weighted: the improvable gap of task k decays at the rate
+A synthetic trainer stands in for the agent whose tasks are weighted: the improvable gap of task k decays at the rate
 ``weight_k * speed_k``, and one task is slow. Equal weights leave that task behind; weights in proportion to
 ``1 / speed`` bring all gaps down alike, which is the smallest worst gap that constant weights can reach.
 """
@@ -13,15 +13,18 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from agents.balancers.igb.agent import DDPGWeightAgent, WeightAgentSettings
-from agents.balancers.igb.memory import ExplorationNoise
-from agents.balancers.igb.rl import improvement_reward
+from agents.balancers.igb.agent import WeightAgentSettings
+from agents.balancers.igb.ddpg_agent import DDPGWeightAgent
+from agents.balancers.igb.rule import Situation, rewards_of, shares_of, with_floor
 from benchmarks.timing import markdown
 
 SPEEDS = (1.0, 1.0, 0.2)
 STEP = 0.1  # of the decay, per decision
 LENGTH = 20  # decisions in a run of the trainer
-FEATURES = 4  # gap, its last change, share of the weights, share of the run
+FLOOR = 0.1
+NOISE = 0.5  # standard deviation on the logits while it learns
+
+Decider = Callable[[Situation], Tensor]
 
 
 class SyntheticTrainer:
@@ -33,15 +36,15 @@ class SyntheticTrainer:
 
     def reset(self) -> None:
         """Begin a run."""
-        self.gaps, self.change = torch.ones_like(self.speeds), torch.zeros_like(self.speeds)
-        self.shares = torch.full_like(self.speeds, 1.0 / len(self.speeds))
-        self.decisions = 0
+        self.gaps, self.falls = torch.ones_like(self.speeds), torch.zeros_like(self.speeds)
+        self.weights, self.decisions = torch.ones_like(self.speeds), 0
 
     @property
-    def state(self) -> Tensor:
-        """``[K, FEATURES]``."""
-        time = torch.full_like(self.gaps, self.decisions / LENGTH)
-        return torch.stack([self.gaps, self.change, self.shares, time], dim=1)
+    def situation(self) -> Situation:
+        """What a decision is made from."""
+        ones = torch.ones_like(self.gaps)
+        used = ones * (self.decisions / LENGTH)
+        return Situation(self.gaps, self.falls, 1 - self.gaps, ones, self.weights, used)
 
     @property
     def ended(self) -> bool:
@@ -49,71 +52,71 @@ class SyntheticTrainer:
         return self.decisions >= LENGTH
 
     def step(self, weights: Tensor) -> Tensor:
-        """Train with these weights ``[K]`` for one window; returns the reward."""
+        """Train with these weights ``[K]`` for one window; returns the rewards of the tasks."""
         before = self.gaps
         self.gaps = before * (-STEP * weights * self.speeds).exp()
-        self.change, self.shares = before - self.gaps, weights / len(weights)
+        self.falls, self.weights = before - self.gaps, weights
         self.decisions += 1
-        return improvement_reward(before, self.gaps)
+        return rewards_of(before, self.gaps)
 
 
-def train(agent: DDPGWeightAgent, decisions: int, updates: int = 1, warmup: int = 100, every: int = 1) -> None:
-    """Let an agent decide in the trainer, one run after the other, and learn from its memory.
-
-    :param updates: of the agent, after every `every` decisions
-    :param warmup: decisions with random weights
-    """
-    trainer, noise = SyntheticTrainer(), ExplorationNoise(len(SPEEDS), "gaussian", 0.5, 0.1)
-    for decision in range(decisions):
-        if trainer.ended:
-            trainer.reset()
-        state = trainer.state
-        if decision < warmup:
-            weights = agent.random_weights()
-        else:
-            weights = agent.act(state, noise.draw(decision / decisions, agent.exploration))
-        reward = trainer.step(weights)
-        agent.memory.add(state, weights / len(weights), reward, trainer.state)
-        if decision >= warmup and decision % every == 0:
-            agent.learn(updates)
-
-
-def worst_gap(decide: Callable[[Tensor], Tensor]) -> float:
-    """Worst gap at the end of a run under a rule ``state [K, F] -> weights [K]``."""
+def worst_gap(decide: Decider) -> float:
+    """Worst gap at the end of a run."""
     trainer = SyntheticTrainer()
     while not trainer.ended:
-        trainer.step(decide(trainer.state))
+        trainer.step(decide(trainer.situation))
     return float(trainer.gaps.max())
 
 
-def equal_weights(state: Tensor) -> Tensor:
+def equal_weights(situation: Situation) -> Tensor:
     """The plain average."""
-    return torch.ones(len(state))
+    return torch.ones_like(situation.gaps)
 
 
-def best_weights(state: Tensor) -> Tensor:
+def best_weights(situation: Situation) -> Tensor:
     """In proportion to ``1 / speed``."""
     inverse = 1.0 / torch.tensor(SPEEDS)
     return inverse / inverse.mean()
 
 
-def learned(seed: int, decisions: int = 2000, network: str = "equivariant", **training: int) -> float:
+def closed_form(situation: Situation) -> Tensor:
+    """The prior of the agent."""
+    return with_floor(shares_of(situation.gaps, situation.interest), FLOOR)
+
+
+def prior_worst() -> float:
+    """Worst gap under the prior of the agent."""
+    return worst_gap(closed_form)
+
+
+def learned(seed: int, decisions: int = 2000) -> float:
     """Worst gap under the weights of an agent that has learnt from scratch, without noise."""
-    settings = WeightAgentSettings(network=network)
-    agent = DDPGWeightAgent(len(SPEEDS), FEATURES, settings, torch.Generator().manual_seed(seed))
-    train(agent, decisions, **training)
-    return worst_gap(agent.act)
+    agent = DDPGWeightAgent(len(SPEEDS), WeightAgentSettings(), torch.Generator().manual_seed(seed), FLOOR)
+    trainer, draw = SyntheticTrainer(), torch.Generator().manual_seed(seed + 1)
+    for _ in range(decisions):
+        if trainer.ended:
+            trainer.reset()
+        state = trainer.situation.features()
+        noise = NOISE * torch.randn(1, len(SPEEDS), generator=draw)
+        with torch.no_grad():
+            weights = agent.weights(state[None], noise=noise)[0]
+        rewards = trainer.step(weights)
+        agent.remember(state, weights, rewards, trainer.situation.features())
+        agent.learn(1, 64)
+
+    def decide(situation: Situation) -> Tensor:
+        with torch.no_grad():
+            return agent.weights(situation.features()[None])[0]
+
+    return worst_gap(decide)
 
 
 def report(seeds: Sequence[int], decisions: int) -> str:
     """The table in Markdown."""
-    rows = [
-        ["equal weights", f"{worst_gap(equal_weights):.3f}"],
-        ["weights 1 / speed", f"{worst_gap(best_weights):.3f}"],
-    ]
-    for network in ("equivariant", "mlp"):
-        gaps = [learned(seed, decisions, network) for seed in seeds]
-        rows.append([f"weight agent, {network}", " ".join(f"{gap:.3f}" for gap in gaps)])
+    rules = (("equal weights", equal_weights), ("closed form", closed_form), ("weights 1 / speed", best_weights))
+    rows = [[name, f"{worst_gap(rule):.3f}"] for name, rule in rules]
+    gaps = [learned(seed, decisions) for seed in seeds]
+    rows.append(["weight agent", " ".join(f"{gap:.3f}" for gap in gaps)])
     return markdown([f"worst gap after {LENGTH} decisions, {decisions} to learn", "by seed"], rows)
 
 

@@ -162,6 +162,7 @@ class _Probe:
     action_high: np.ndarray
     horizon: int | None
     spec: EnvSpec | None
+    solved_return: float | None
 
 
 def _probe(task: str, source: str | Constructor) -> _Probe:
@@ -176,10 +177,9 @@ def _probe(task: str, source: str | Constructor) -> _Probe:
         if not isinstance(state, spaces.Box):
             raise SuiteError(f"task {task!r} has observations {state}; only Box observations can be padded and stacked")
         action = check_actions(f"task {task!r}", action)
-        limit = _time_limit(env)
-        return _Probe(
-            task, state.low.ravel(), state.high.ravel(), action.low.ravel(), action.high.ravel(), limit, _spec(env)
-        )
+        bounds = (state.low.ravel(), state.high.ravel(), action.low.ravel(), action.high.ravel())
+        threshold = None if env.spec is None else env.spec.reward_threshold
+        return _Probe(task, *bounds, _time_limit(env), _spec(env), threshold)
     finally:
         env.close()
 
@@ -325,7 +325,21 @@ def make_gym(
         num_goals=num_goals,
         horizons=horizons,
         opengl="optional",  # many Gymnasium tasks draw without it
+        solved_returns=partial(_solved_returns, probes, thresholds),
     )
+
+
+def _solved_returns(
+    probes: Sequence[_Probe], thresholds: Mapping[str, float | None], horizons: Sequence[int]
+) -> list[float]:
+    """What the user calls a success, or Gymnasium's own threshold, which is of episodes of the task's own length."""
+    found = []
+    for probe, horizon in zip(probes, horizons, strict=True):
+        registered = probe.solved_return if horizon == probe.horizon else None
+        threshold = thresholds.get(probe.task)
+        chosen = registered if threshold is None else threshold
+        found.append(float("nan") if chosen is None else chosen)
+    return found
 
 
 def _rule(threshold: float | None) -> str:

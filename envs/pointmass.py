@@ -172,7 +172,16 @@ class PointMassSuite(TaskSuite):
                 "versions": {"numpy": version("numpy")},
             },
             num_goals=num_goals,
+            solved_returns=self._straight_returns,
         )
+
+    def _straight_returns(self, horizons: Sequence[int]) -> list[float]:
+        """Returns of the straight way from the origin to the target at full speed."""
+        # Each axis has its own limit, so that a diagonal step is longer.
+        lengths = STEP_LENGTH * self.speeds / np.abs(self.targets).max(1)
+        ways = [np.arange(1, horizon + 1) * length for horizon, length in zip(horizons, lengths, strict=True)]
+        rewards = [np.exp(-np.maximum(1.0 - way, 0.0)).sum() for way in ways]
+        return [float(scale * reward) for scale, reward in zip(self.scales, rewards, strict=True)]
 
     def make_backend(self, simulation: Simulation) -> PointMasses:
         """All points at once. A process more would cost more than all the steps: `workers` is accepted and not used."""

@@ -43,6 +43,8 @@ class TaskSuite:
     :param opengl: whether images need OpenGL.
     :param action_sizes: numbers of an action of each task, where some have fewer than A: its own come first, and what
         follows is padding that the task ignores.
+    :param solved_returns: of the steps per episode of every task, the return that counts as solved; NaN where none is
+        known. None if nothing is known of any task.
     """
 
     name: str
@@ -57,6 +59,7 @@ class TaskSuite:
     horizons: Sequence[int] | None = None
     opengl: Literal["none", "optional", "required"] = "none"
     action_sizes: Sequence[int] | None = None
+    solved_returns: Callable[[Sequence[int]], Sequence[float]] | None = None
 
     @property
     def num_tasks(self) -> int:
@@ -148,6 +151,15 @@ class TaskSuite:
             return list(self.horizons) if self.horizons is not None else [self.horizon] * self.num_tasks
         check_horizon(horizon, self.max_horizon, self.name)
         return [horizon] * self.num_tasks
+
+    def target_returns(self, simulation: Simulation) -> np.ndarray:
+        """Return of a whole episode that counts as solved, of every task [K]; NaN where none is known.
+
+        :param simulation: says how long an episode is; none is whole that ends at its first success.
+        """
+        if self.solved_returns is None or simulation.stop_at_success:
+            return np.full(self.num_tasks, np.nan)
+        return np.asarray(self.solved_returns(self.horizons_of_tasks(simulation.horizon)), dtype=float)
 
 
 @dataclass(frozen=True)

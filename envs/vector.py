@@ -45,6 +45,7 @@ class MultiTaskVecEnv(VecEnv):
     :ivar task_of_env: int [N], the task of each environment.
     :ivar action_sizes: numbers of an action of each task; those that follow in the A are padding.
     :ivar horizon: longest episode in steps.
+    :ivar target_returns: float [K], return of a whole episode that counts as solved; NaN where the suite knows none.
     :ivar workers: simulating processes; 0 where this one simulates.
     :ivar restarts: the faults so far (``total``, and ``by_task``), a :class:`~envs.faults.RestartBudget`.
     """
@@ -54,6 +55,7 @@ class MultiTaskVecEnv(VecEnv):
         self.action_sizes = suite.sizes_of_actions()
         self.copies = simulation.copies
         self.horizon = max(suite.horizons_of_tasks(simulation.horizon))
+        self.target_returns = suite.target_returns(simulation)
         self.task_of_env = np.tile(np.arange(self.num_tasks), self.copies)
         self._backend, self._arrays = backend, backend.arrays
         self.workers = backend.workers

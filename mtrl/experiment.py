@@ -209,6 +209,8 @@ def _learn(
     try:
         with reporter, pausing.stop.patiently(), _last_words(metrics, checkpoints):
             agent.learn(left, callback=callbacks, log_interval=None, reset_num_timesteps=pausing.checkpoint is None)
+        for remark in agent.remarks():
+            _warn(remark)
         learned = writer.seconds
         say(f"Learnt {agent.num_timesteps:,} env steps; now the final evaluation.")
         final = evaluator.final(agent)

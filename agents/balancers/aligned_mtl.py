@@ -36,6 +36,10 @@ class AlignedMTL(GramianWeighting):
             raise unknown_name("aligned_mtl scale_mode", scale_mode, SCALE_MODES)
         self.scale_mode = scale_mode
 
+    @property
+    def dulls_weights(self) -> str:
+        return "it brings the principal parts of the gradients to one length"
+
     def weigh(self, gramian: Tensor, precision: float) -> Tensor:
         size = gramian.shape[-1]
         values, vectors = torch.linalg.eigh(gramian)  # ascending

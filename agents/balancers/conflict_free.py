@@ -26,6 +26,10 @@ class ConFIG(GramianWeighting):
     the root of the precision on. The version with momentum is not offered.
     """
 
+    @property
+    def cancels_weights(self) -> str:
+        return "it looks at unit gradients and gives them equal parts"
+
     def weigh(self, gramian: Tensor, precision: float) -> Tensor:
         cosines, norms = correlation(gramian)
         size = gramian.shape[-1]

@@ -44,6 +44,10 @@ class DualBalancing(Direction):
         self.beta, self.beta_sigma = beta, beta_sigma
         self.memory = GradientMemory(num_tasks)
 
+    @property
+    def cancels_weights(self) -> str:
+        return "it brings the gradients of all log losses to one length"
+
     def direction(self, tasks: Tasks) -> Tensor:
         gradient_norms(self, tasks)
         self.memory.clocks += 1

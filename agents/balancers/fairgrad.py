@@ -34,5 +34,9 @@ class FairGrad(GramianWeighting):
         require_positive("fairgrad", alpha=alpha)
         self.alpha = alpha
 
+    @property
+    def dulls_weights(self) -> str:
+        return "a fair share depends on the size of a gradient by a small power"
+
     def weigh(self, gramian: Tensor, precision: float) -> Tensor:
         return gramian.shape[-1] * power_balance(gramian, 1 / self.alpha, ridge=max(precision, 1e-9))

@@ -64,6 +64,10 @@ class FAMO(Weighting):
     def check(self, tasks: Tasks) -> None:
         self.refuse_unusable(tasks.losses - self.lowest, tasks)
 
+    @property
+    def cancels_weights(self) -> str:
+        return "it works on log losses, whose gradients have no scale"
+
     def forward(self, tasks: Tasks) -> Tensor:
         self.log_before = (tasks.losses - self.lowest + EPSILON).log()
         # c z_k / l_k = softmax(xi - log l)_k: positive, and the sum is one

@@ -8,26 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.balancing.allocation import ACTS_ON, Allocation
-from agents.balancing.balancer import Balancer, Weighting
+from agents.balancing.allocation import ShareWeighting
 from agents.balancing.registry import register_balancer
-from agents.balancing.tasks import Progress, Tasks
-from agents.errors import ConfigurationError, unknown_name
+from agents.balancing.tasks import Progress
+from agents.errors import ConfigurationError
 
 
-class GivenWeights(Weighting):
-    """Weights that do not depend on the losses. A subclass says in `shares` what they are.
-
-    With ``weights_on='loss'`` they multiply the losses; with ``weights_on='sampling'`` they are the shares of an
-    `Allocation`. Both directions are equal in expectation; sampling has the larger variance, and spends no computation
-    on tasks of small weight.
-    """
-
-    def __init__(self, num_tasks: int, weights_on: str, generator: torch.Generator | None = None) -> None:
-        super().__init__(num_tasks, generator)
-        if weights_on not in ACTS_ON:
-            raise unknown_name("weights_on", weights_on, ACTS_ON)
-        self.weights_on = weights_on
+class GivenWeights(ShareWeighting):
+    """Weights that the user gives. A subclass says in `shares` what they are."""
 
     def shares(self, budget_used: float) -> Tensor:
         """The weights ``[K]`` at this moment, of sum K.
@@ -37,14 +25,7 @@ class GivenWeights(Weighting):
         raise NotImplementedError
 
     def shares_now(self, progress: Progress | None) -> Tensor:
-        """What an `Allocation` samples by: the weights before an update, on the host."""
-        return self.shares(0.0 if progress is None else progress.budget_used).cpu()
-
-    def forward(self, tasks: Tasks) -> Tensor:
-        return self.shares(tasks.context.budget_used).to(tasks.losses)
-
-    def as_it_acts(self) -> Balancer:
-        return Allocation(self) if self.weights_on == "sampling" else self
+        return self.shares(0.0 if progress is None else progress.budget_used)
 
 
 @register_balancer(
@@ -57,8 +38,6 @@ class Static(GivenWeights):
     :param weights_on: ``loss`` multiplies the losses; ``sampling`` draws each task's samples in proportion instead
     """
 
-    fixed: Tensor
-
     def __init__(
         self,
         num_tasks: int,
@@ -66,9 +45,9 @@ class Static(GivenWeights):
         weights_on: str = "loss",
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(num_tasks, weights_on, generator)
+        super().__init__(num_tasks, "static", weights_on, generator)
         # A setting, not a state, like the table of `schedule`.
-        self.register_buffer("fixed", on_scale("static", [weights], num_tasks).squeeze(0), persistent=False)
+        self.fixed = on_scale("static", [weights], num_tasks).squeeze(0)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         state_dict.pop(prefix + "fixed", None)  # files of earlier versions hold it
@@ -97,8 +76,6 @@ class Schedule(GivenWeights):
     :param search: what gives the weights while it trains its members: `mtrl compare` takes these for runs of one method
     """
 
-    table: Tensor
-
     def __init__(
         self,
         num_tasks: int,
@@ -108,7 +85,7 @@ class Schedule(GivenWeights):
         search: str | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(num_tasks, weights_on, generator)
+        super().__init__(num_tasks, "schedule", weights_on, generator)
         self.search = search
         self.times = [float(time) for time in times]
         rises = all(earlier < later for earlier, later in pairwise([*self.times, 1.0]))
@@ -121,7 +98,7 @@ class Schedule(GivenWeights):
                 f"schedule needs weights for each of its {len(self.times)} times, found {len(weights)} rows of them."
             )
         # A setting, not a state: whoever resumes with another schedule means the other one.
-        self.register_buffer("table", on_scale("schedule", weights, num_tasks), persistent=False)
+        self.table = on_scale("schedule", weights, num_tasks)
 
     def shares(self, budget_used: float) -> Tensor:
         return self.table[bisect_right(self.times, budget_used) - 1]

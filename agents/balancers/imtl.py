@@ -64,6 +64,10 @@ class ImtlG(GramianWeighting):
     the first task, so that no task is special and rank deficiency does no harm.
     """
 
+    @property
+    def cancels_weights(self) -> str:
+        return "it asks for equal projections on unit gradients"
+
     def weigh(self, gramian: Tensor, precision: float) -> Tensor:
         cosines, norms = correlation(gramian)
         size = gramian.shape[-1]
@@ -82,7 +86,7 @@ class ImtlG(GramianWeighting):
     summary="both parts of IMTL: scaled losses, and equal projections of their gradients",
 )
 class Imtl(ImtlG):
-    """IMTL-G on the losses as IMTL-L has scaled them (Liu et al. 2021, algorithm 1): the same as ``imtl_l+imtl_g``.
+    """IMTL-G on the losses as IMTL-L has scaled them (Liu et al. 2021, algorithm 1): `imtl_l`, then `imtl_g`.
 
     Within a group of a scheduler the scales of the group alone are learned, and projections are equal within the group.
 

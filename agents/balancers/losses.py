@@ -65,6 +65,10 @@ class ScaleInvariant(Weighting):
 
     needs = Needs.POSITIVE_LOSSES
 
+    @property
+    def cancels_weights(self) -> str:
+        return "the gradient of a log loss has no scale"
+
     def forward(self, tasks: Tasks) -> Tensor:
         return 1 / tasks.losses
 
@@ -83,6 +87,10 @@ class GeometricLoss(Weighting):
     """
 
     needs = Needs.POSITIVE_LOSSES
+
+    @property
+    def cancels_weights(self) -> str:
+        return "the geometric mean weighs every loss by its inverse"
 
     def forward(self, tasks: Tasks) -> Tensor:
         logs = tasks.losses.log()

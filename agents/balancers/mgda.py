@@ -34,6 +34,10 @@ class MGDA(GramianWeighting):
             raise unknown_name("mgda norm", norm, ("none", "l2"))
         self.norm = norm
 
+    @property
+    def cancels_weights(self) -> str:
+        return "it looks at unit gradients" if self.norm == "l2" else ""
+
     def weigh(self, gramian: Tensor, precision: float) -> Tensor:
         size = gramian.shape[-1]
         if self.norm == "none":

@@ -78,6 +78,10 @@ class NashMTL(GramianWeighting):
         self._left[parties] = self.update_every
         self._bargain[parties] = self._bargain.max() + 1
 
+    @property
+    def cancels_weights(self) -> str:
+        return "its bargain does not depend on how large the gradient of a task is"
+
     def weigh(self, gramian: Tensor, precision: float) -> Tensor:
         size = gramian.shape[-1]
         clip = min(1.0, self.max_norm / size**0.5) if self.max_norm > 0 else 1.0

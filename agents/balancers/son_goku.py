@@ -29,8 +29,8 @@ class SonGokuOptions:
     :param beta: memory of the gradient averages; 0 draws the graph from one batch, which the paper warns of
     :param tau: threshold in the end; low separates more tasks
     :param tau_initial: threshold of the warm-up; 1 trains all tasks jointly
-    :param warmup: updates of the warm-up
-    :param anneal: updates from ``tau_initial`` to ``tau`` after it; a run of fewer never comes down to ``tau``
+    :param warmup: share of the budget that is the warm-up
+    :param anneal: share of the budget in which the threshold goes from ``tau_initial`` to ``tau`` after it
     :param schedule: ``log``, ``linear``, ``cosine`` or ``constant``
     :param f_min: turns of every task per cycle, where groups without conflict allow
     """
@@ -39,8 +39,8 @@ class SonGokuOptions:
     beta: float = 0.9
     tau: float = 0.25
     tau_initial: float = 1.0
-    warmup: int = 1000
-    anneal: int = 10_000
+    warmup: float = 0.05
+    anneal: float = 0.25
     schedule: str = "log"
     f_min: int = 1
 
@@ -72,7 +72,8 @@ class SonGoku(Scheduler):
     Differs from the authors' code: as in their paper the edge is ``cos < -tau``, where the released class has
     ``cos < tau``; the averages are updated at refreshes only, for all tasks alike; a refresh waits for the end of the
     running cycle, so that every task is reached once per cycle; heads of resting tasks coast on Adam's moments. The
-    thresholds are those of the paper; warm-up and annealing are not published for reinforcement learning.
+    thresholds are those of the paper; warm-up and annealing, shares of the budget here, are not published for
+    reinforcement learning.
 
     :param inner: balancer within the group; `Unitary` if there is none
     """
@@ -97,8 +98,17 @@ class SonGoku(Scheduler):
         self.groups = torch.ones(1, num_tasks, dtype=torch.bool)  # [M, K], on the host
         self.register_buffer("found", torch.zeros(len(FOUND)))  # by the latest refresh
         self._active = Selection.whole(num_tasks)  # in the latest update
-        self._updates, self._slot, self._since, self._refreshes = 0, 0, 0, 0
+        self._used = 0.0  # share of the budget
+        self._slot, self._since, self._refreshes, self._separations = 0, 0, 0, 0
         self._began, self._seconds = 0.0, 0.0  # clock of the refresh in progress, 0 if there is none; of the latest
+
+    @property
+    def cancels_weights(self) -> str:
+        return self.inner.cancels_weights
+
+    @property
+    def dulls_weights(self) -> str:
+        return self.inner.dulls_weights
 
     @property
     def inner(self) -> Balancer:
@@ -117,10 +127,12 @@ class SonGoku(Scheduler):
 
     def next_selection(self, progress: Progress | None = None) -> Selection:
         self._began = 0.0  # it may run since an update that was stopped before its refresh
+        self._note_budget(progress)
         return Selection.whole(self.num_tasks) if self._refresh_due() else Selection.of(self.groups[self._slot])
 
     def balance(self, tasks: Tasks) -> Balanced:
         tasks = as_tasks(tasks)
+        self._note_budget(tasks.context.progress)
         self._active = self._next_group(tasks)
         balanced = self.within.balance_group(tasks, self._active)
         self._weights = balanced.weights
@@ -145,7 +157,7 @@ class SonGoku(Scheduler):
         own = {
             "groups": len(self.groups),
             "share_at_work": self._active.size / self.num_tasks,
-            "threshold": self.threshold(self._updates),
+            "threshold": self.threshold(self._used),
             "refreshes": self._refreshes,
             "refresh_seconds": self._seconds,
         }
@@ -156,10 +168,14 @@ class SonGoku(Scheduler):
             **dict(zip(FOUND, self.found, strict=True)),
         }
 
+    def _note_budget(self, progress: Progress | None) -> None:
+        if progress is not None:
+            self._used = max(self._used, progress.budget_used)  # of a budget that was extended, less is used
+
     def _refresh_due(self) -> bool:
         # At threshold 1 no two tasks conflict: without a refresh, the warm-up is joint training to the bit.
         due = self._slot == 0 and self._since >= self.options.refresh_every
-        return due and self.threshold(self._updates) < 1
+        return due and self.threshold(self._used) < 1
 
     def _next_group(self, tasks: Tasks) -> Selection:
         """The tasks of this update; refreshes the groups where that is due."""
@@ -168,7 +184,6 @@ class SonGoku(Scheduler):
         group = self.groups[self._slot]
         self._slot = (self._slot + 1) % len(self.groups)
         self._since += 1
-        self._updates += 1
         return Selection.of(group)
 
     def _refresh(self, tasks: Tasks) -> None:
@@ -176,9 +191,10 @@ class SonGoku(Scheduler):
         gradient_norms(self, tasks)
         smooth = self.memory.blend(tasks, 1 - self.options.beta)
         gramian = (smooth @ smooth.mT).to("cpu").to(torch.float64)
-        threshold = self.threshold(self._updates)
+        threshold = self.threshold(self._used)
         self.groups = schedule_groups(gramian, threshold, self.options.f_min)
         self._note(over_pairs(interference(gramian)), threshold)
+        self._separations += len(self.groups) > 1
         self._since = 0
         self._refreshes += 1
         self._began, self._seconds = 0.0, time.perf_counter() - began
@@ -189,14 +205,27 @@ class SonGoku(Scheduler):
             edges = (pairs > threshold).to(pairs).mean(0, keepdim=True)
             self.found = torch.cat([levels, edges]).to(self.found)
 
+    def remarks(self) -> list[str]:
+        said = self.inner.remarks()
+        if self._separations:
+            return said
+        if self._refreshes == 0:
+            why = "its threshold never came below 1: a smaller warmup, or a smaller refresh_every, draws graphs"
+        else:
+            why = f"none of its {self._refreshes:,} graphs had an edge: a smaller tau separates more tasks"
+        return [*said, f"son_goku trained all tasks together in this run, for {why}."]
+
     def get_extra_state(self) -> Tensor:
-        counts = torch.tensor([self._updates, self._slot, self._since, self._refreshes])
-        return torch.cat([counts, self.groups.flatten().long()])
+        counts = [self._used, self._slot, self._since, self._refreshes, self._separations]
+        return torch.cat([torch.tensor(counts, dtype=torch.float64), self.groups.flatten().double()])
 
     def set_extra_state(self, state: Tensor) -> None:
-        updates, slot, since, refreshes = (int(number) for number in state[:4])
-        groups = state[4:].bool().cpu().reshape(-1, self.num_tasks)
-        if not 0 <= slot < len(groups) or min(updates, since, refreshes) < 0 or not bool(groups.any(1).all()):
+        if not state.is_floating_point():  # of earlier versions: updates instead of the budget, and no separations
+            state = torch.cat([torch.zeros(1), state[1:4], torch.ones(1), state[4:]]).double()
+        used, (slot, since, refreshes, separations) = float(state[0]), (int(number) for number in state[1:5])
+        groups = state[5:].bool().cpu().reshape(-1, self.num_tasks)
+        wrong = not 0 <= slot < len(groups) or min(used, since, refreshes, separations) < 0
+        if wrong or not bool(groups.any(1).all()):
             raise ValueError(f"it stands at turn {slot} of {len(groups)} groups, each of at least one task")
-        self._updates, self._slot, self._since, self._refreshes = updates, slot, since, refreshes
-        self.groups = groups
+        self._used, self._slot, self._since, self._refreshes = used, slot, since, refreshes
+        self._separations, self.groups = separations, groups

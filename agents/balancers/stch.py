@@ -47,6 +47,10 @@ class SmoothTchebycheff(Weighting):
         self.mu = mu
         self.nadir = ReferenceLosses(num_tasks, warmup, nadir_window)
 
+    @property
+    def dulls_weights(self) -> str:
+        return "it measures losses against their own past, which has been weighted too"
+
     def forward(self, tasks: Tasks) -> Tensor:
         losses = tasks.losses
         shares = ((losses.log() - self.nadir.mean.to(losses).log()) / self.mu).softmax(-1)

@@ -136,6 +136,23 @@ class Balancer(nn.Module):
     def observe(self, losses: Tensor) -> None:
         """Losses ``[K]`` on the same batch after the step; called only where `needs` has ``SECOND_LOOK``."""
 
+    def executed(self, weights: Tensor) -> None:
+        """Take note of what a scheduler around this method has made of its weights in this update ``[K]``."""
+
+    @property
+    def cancels_weights(self) -> str:
+        """Why weights in front of this method do nothing, as the end of a sentence; empty if they do something."""
+        return ""
+
+    @property
+    def dulls_weights(self) -> str:
+        """Why weights in front of this method do little, likewise."""
+        return ""
+
+    def remarks(self) -> list[str]:
+        """What is to be said at the end of a run: sentences about what did not happen in it."""
+        return []
+
     def for_actor(self, own: "Balancer") -> "Balancer":
         """The actor's side where critic and actor have the same method, and this one is the critic's.
 

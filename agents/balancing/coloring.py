@@ -86,15 +86,15 @@ class ThresholdSchedule:
 
     :param initial: threshold of the warm-up, in (0, 1]
     :param final: threshold in the end, in (0, 1]
-    :param warmup: updates of the warm-up
-    :param anneal: updates from there until the final threshold; 0 jumps
+    :param warmup: share of the budget that is the warm-up
+    :param anneal: share of the budget from there until the final threshold; 0 jumps
     :param kind: ``log`` (geometric), ``linear``, ``cosine``, or ``constant`` (initial for ever)
     """
 
     initial: float = 1.0
     final: float = 0.25
-    warmup: int = 0
-    anneal: int = 0
+    warmup: float = 0.0
+    anneal: float = 0.0
     kind: str = "log"
 
     def __post_init__(self) -> None:
@@ -105,13 +105,16 @@ class ThresholdSchedule:
             if not 0 < value <= 1:
                 raise ConfigurationError(f"The {name} threshold must lie above 0 and be at most 1, found {value!r}.")
         for name in ("warmup", "anneal"):
-            if getattr(self, name) < 0:
-                raise ConfigurationError(f"The threshold's {name} must not be negative, found {getattr(self, name)!r}.")
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigurationError(
+                    f"The threshold's {name} is a share of the budget, from 0 to 1, found {getattr(self, name)!r}."
+                )
 
-    def __call__(self, update: int) -> float:
-        if update < self.warmup or self.kind == "constant":
+    def __call__(self, used: float) -> float:
+        """The threshold when that share of the budget is used."""
+        if used < self.warmup or self.kind == "constant":
             return self.initial
-        part = min((update - self.warmup) / self.anneal, 1.0) if self.anneal else 1.0
+        part = min((used - self.warmup) / self.anneal, 1.0) if self.anneal else 1.0
         if self.kind == "log":
             return float(self.initial * (self.final / self.initial) ** part)
         if self.kind == "cosine":

@@ -1,5 +1,6 @@
 """``a + b``: b sees the losses and gradients already weighted by a; weights multiply."""
 
+import warnings
 from collections.abc import Sequence
 from functools import reduce
 from operator import or_
@@ -31,6 +32,7 @@ class Composition(Balancer):
                 raise ConfigurationError(f"{type(part).__name__} composes its own direction and can only stand last.")
             if isinstance(part, Scheduler):
                 raise ConfigurationError(f"{type(part).__name__} leaves tasks out of updates and can only stand last.")
+        _refuse_cancelled(parts, names)
         self.parts = torch.nn.ModuleList(parts)
         self._balancers = tuple(parts)  # the same, as what they are
         self.names = tuple(names)
@@ -56,6 +58,17 @@ class Composition(Balancer):
 
     def needs_now(self, selection: Selection) -> Needs:
         return reduce(or_, (part.needs_now(selection) for part in self._balancers))
+
+    @property
+    def cancels_weights(self) -> str:
+        return self._balancers[0].cancels_weights
+
+    @property
+    def dulls_weights(self) -> str:
+        return self._balancers[0].dulls_weights
+
+    def remarks(self) -> list[str]:
+        return [remark for part in self._balancers for remark in part.remarks()]
 
     def check(self, tasks: Tasks) -> None:
         """Nothing here: every part refuses for itself what it cannot take."""
@@ -88,6 +101,21 @@ class Composition(Balancer):
             found = part.diagnostics()
             reports |= {**found, f"{name}.weights": found["weights"]}
         return {**reports, **super().diagnostics()}
+
+
+def _refuse_cancelled(parts: Sequence[Balancer], names: Sequence[str]) -> None:
+    """:raises ConfigurationError: for a part that gives the same direction with and without the weights before it"""
+    for place in range(1, len(parts)):
+        before, name = "+".join(names[:place]), names[place]
+        if reason := parts[place].cancels_weights:
+            raise ConfigurationError(
+                f"'{before}+{name}': '{name}' makes the weights of '{before}' void, for {reason}. Use one of them "
+                "alone, or a method that hears weights, such as pcgrad, upgrad or cagrad."
+            )
+        if reason := parts[place].dulls_weights:
+            warnings.warn(
+                f"'{before}+{name}': '{name}' leaves little of the weights of '{before}', for {reason}.", stacklevel=6
+            )
 
 
 class ScheduledComposition(Composition, Scheduler):

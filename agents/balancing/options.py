@@ -31,3 +31,10 @@ def require_whole(method: str, at_least: int, **options: int) -> None:
             raise ConfigurationError(
                 f"{method}: {name} must be a whole number of at least {at_least}, found {value!r}."
             )
+
+
+def require_share(method: str, **options: float) -> None:
+    """:raises ConfigurationError: for an option that is not a number between zero and one"""
+    for name, value in options.items():
+        if not (_is_finite(value) and 0 <= value <= 1):
+            raise ConfigurationError(f"{method}: {name} must lie between 0 and 1, found {value!r}.")

@@ -107,6 +107,17 @@ class WithinGroup(Balancer):
     def needs(self) -> Needs:
         return self.inner.needs
 
+    @property
+    def cancels_weights(self) -> str:
+        return self.inner.cancels_weights
+
+    @property
+    def dulls_weights(self) -> str:
+        return self.inner.dulls_weights
+
+    def remarks(self) -> list[str]:
+        return self.inner.remarks()
+
     def needs_now(self, selection: Selection) -> Needs:
         return self.inner.needs_now(selection)
 
@@ -141,6 +152,7 @@ class WithinGroup(Balancer):
             if self.fills_group:
                 weights = weights * (self.num_tasks / group.size)  # of a mean over all tasks
         self._weights = weights.detach()
+        self.inner.executed(self._weights)
         return Balanced(self._weights, group, direction)
 
     def observe(self, losses: Tensor) -> None:

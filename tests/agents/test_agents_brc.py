@@ -147,27 +147,6 @@ def test_the_target_entropy_may_be_a_share_of_the_action_size(small_agent):
     assert small_agent(temperature_beta1=0.5).temperature_optimizer.param_groups[0]["betas"] == (0.5, 0.999)
 
 
-@pytest.mark.parametrize("name", ["igb_rl", "igb_v1_rl"])
-def test_decided_weights_on_spread_leave_a_cross_entropy_alone_and_scale_the_actor(small_agent, name):
-    agent = small_agent(**BRC, balancer=name, balancer_kwargs={"window": 5, "scale": "spread"})
-    agent.learn(4 * 60, log_interval=None)
-    critic, actor = agent.critic_balancer, agent.actor_balancer
-    torch.testing.assert_close(critic.diagnostics()["weights"], critic.decided / critic.decided.mean())
-    scaled = critic.decided / critic.variance.sqrt()
-    torch.testing.assert_close(actor.diagnostics()["weights"], scaled / scaled.mean())
-
-
-def test_gaps_of_td_errors_read_a_categorical_critic_in_units_of_values(small_agent, random_sample):
-    agent = small_agent(**BRC, balancer="igb_rl", balancer_kwargs={"gap_source": "td_norm", "window": 50})
-    gaps, sample = agent.critic_balancer.gaps, random_sample(agent)
-    for seed in range(2):  # the first one decides at once, and begins a window
-        outputs = agent.critic(sample.states, sample.actions, torch.arange(agent.num_tasks)).detach()
-        agent.update(sample, noise_for(sample, seed))
-    found = agent.critic.value.metrics(outputs, dict(agent.guard.seen)["target"])
-    torch.testing.assert_close(gaps.variance_sum, found["target_variance"])
-    torch.testing.assert_close(gaps.loss_sum, found["squared_error"])
-
-
 def test_every_method_of_the_registry_is_tried_here():
     assert {record.name for record in list_balancers()} <= set(BALANCERS)
 

@@ -122,10 +122,10 @@ def test_the_whole_jacobian_is_not_there_layer_by_layer():
 
 
 def test_a_method_that_needs_the_whole_jacobian_is_refused_before_training(small_agent, monkeypatch):
-    monkeypatch.setattr(type(make_balancer("mgda", num_tasks=2)), "needs", Needs.GRAMIAN | Needs.JACOBIAN)
+    monkeypatch.setattr(type(make_balancer("cagrad", num_tasks=2)), "needs", Needs.GRAMIAN | Needs.JACOBIAN)
     with pytest.raises(ConfigurationError, match=r"method of balancer \(Composition\) needs the whole of it"):
-        small_agent(balancer="unitary+mgda", jacobian="layerwise")
-    agent = small_agent(balancer="mgda", jacobian="auto")
+        small_agent(balancer="unitary+cagrad", jacobian="layerwise")
+    agent = small_agent(balancer="cagrad", jacobian="auto")
     assert not agent.critic_learner.layout.layerwise
 
 
@@ -133,7 +133,7 @@ def test_a_network_of_other_layers_is_refused(small_agent, monkeypatch):
     monkeypatch.setattr("agents.actor_critic.takes_grouped_parameters", _no)
     with pytest.raises(ConfigurationError, match="needs a network made of layers that take grouped parameters"):
         small_agent(jacobian="layerwise")
-    agent = small_agent(balancer="mgda", jacobian="auto")
+    agent = small_agent(balancer="cagrad", jacobian="auto")
     assert not agent.critic_learner.layout.layerwise
 
 

@@ -24,18 +24,34 @@ def after(values, task=0, random=0, **options):
 
 def test_nothing_is_known_of_a_task_before_its_first_episode():
     progress = after([1.0])
-    for values in (progress.smooth_returns, progress.smooth_successes, progress.random_returns, progress.best_returns):
+    for values in (progress.returns, progress.successes, progress.random_returns, progress.best_returns):
         assert values[1].isnan() and not values[0].isnan()
     assert progress.episodes.tolist() == [1, 0]
 
 
-def test_the_smooth_mean_halves_the_weight_of_an_episode_in_its_half_life():
-    progress = after([0.0] * 100 + [1.0] * 10, half_life=10)
-    assert progress.smooth_returns[0].item() == pytest.approx(0.5, abs=1e-4)
+def test_totals_are_sums_over_episodes_so_that_the_means_of_a_window_are_those_of_its_own():
+    progress = after([2.0, 8.0])
+    before = progress.totals
+    for value in (1.0, 9.0, 6.0):
+        progress.observe(*ended(0, value, float(value > 5)))
+    returned, return_sum, judged, successes = (progress.totals - before)[:, 0].tolist()
+    assert (returned, judged) == (3, 3) and return_sum / returned == pytest.approx(16 / 3) and successes == 2
+    assert progress.totals[:, 1].tolist() == [0.0] * 4
 
 
-def test_the_smooth_mean_begins_as_the_plain_mean():
-    assert after([9.0, 0.0, 0.0], half_life=10).smooth_returns[0].item() == pytest.approx(3.0)
+def test_an_episode_that_no_rule_judges_counts_as_no_failure():
+    progress = TaskProgress(np.array([0]), 1)
+    dones, infos = np.array([True]), [{"is_success": False, "success_is_judged": False, "episode": {"r": 3.0}}]
+    progress.observe(dones, infos)
+    assert progress.totals.squeeze(1).tolist() == [1.0, 3.0, 0.0, 0.0]
+
+
+def test_a_progress_saved_before_there_were_totals_continues_with_none():
+    state = after([3.0]).state_dict()
+    del state["by_task"]["return_sum"]
+    progress = after([5.0])
+    progress.load_state_dict(state)
+    assert progress.totals[1].tolist() == [0.0, 0.0] and progress.episodes.tolist() == [1.0, 0.0]
 
 
 def test_the_baseline_is_the_mean_of_the_random_episodes_or_else_the_first_episode():
@@ -57,7 +73,7 @@ def test_a_restored_progress_continues_identically():
     for progress in (first, second):
         progress.observe(*ended(1, 4.0))
         progress.observe(*ended(0, 7.0, 1.0))
-    for name in ("returns", "successes", "episodes", "smooth_returns", "random_returns", "best_returns"):
+    for name in ("returns", "successes", "episodes", "totals", "random_returns", "best_returns"):
         assert torch.equal(getattr(first, name), getattr(second, name)), name
     assert second.budget_used == 0.4
 
@@ -66,7 +82,8 @@ def test_a_restored_progress_continues_identically():
 def test_returns_are_raw_whatever_scales_the_rewards(small_agent, reward_scale):
     agent = small_agent(learning_starts=10_000, reward_scale=reward_scale)
     agent.learn(4 * 60, log_interval=None)
-    assert agent.progress.smooth_returns.tolist() == pytest.approx(agent.progress.returns.tolist(), rel=1e-5)
+    returned, return_sum = agent.progress.totals[:2]
+    assert (return_sum / returned).tolist() == pytest.approx(agent.progress.returns.tolist(), rel=1e-5)
     assert agent.progress.returns[-1] > 50 * agent.progress.returns[0]  # the suite's rewards differ a hundredfold
 
 

@@ -19,17 +19,18 @@ OPTIONS = {
     "igb_v1": {"base_start": 3, "base_window": 20},
     "nash_mtl": {"update_every": 4},
     "stch": {"warmup": 3, "nadir_window": 20},
-    "son_goku": {"refresh_every": 3, "warmup": 4, "anneal": 10, "tau": 0.05},
+    "son_goku": {"refresh_every": 3, "warmup": 0.1, "anneal": 0.2, "tau": 0.05},
     "gradnorm": {"initial_updates": 15},
-    "igb_rl": {"window": 3, "gap_source": "critic", "learn_after": 2},
-    "igb_v1_rl": {"window": 3},
+    "igb_rl": {"hold": 3, "hold_episodes": 1, "learning": "scratch"},
+    "igb_v1_rl": {"hold": 3, "hold_episodes": 1, "weights_on": "loss"},
+    "igb_rl_random": {"hold": 3, "hold_episodes": 1},
     "igb_v2": {"epoch": 2},
     "igb_rl_frozen": {"source": recorded_run(4)},
     "igb_rl_permuted": {"source": recorded_run(4)},
 }
 COMPOSED = {
     "igb_v1+pcgrad": {"base_start": 3, "base_window": 20},
-    "son_goku:pcgrad": {"refresh_every": 3, "warmup": 4, "anneal": 10, "tau": 0.05},
+    "son_goku:pcgrad": {"refresh_every": 3, "warmup": 0.1, "anneal": 0.2, "tau": 0.05},
     "famo+graddrop": {},
 }
 # One memory of each kind.

@@ -277,11 +277,12 @@ ODD_STATES = [
     ("db_mtl", "memory.rows", torch.zeros(2, 4, 7), "memory.rows has shape"),
     ("igb_v1+moco", "memory.rows", torch.zeros(4, 10**6), "memory.rows has shape"),
     ("son_goku:pcgrad", "memory.rows", torch.zeros(4, 7), "memory.rows has shape"),
-    ("son_goku:pcgrad", "_extra_state", torch.tensor([0, 3, 0, 0, 1, 1, 1, 1]), "turn 3 of 1 groups"),
-    ("son_goku:pcgrad", "_extra_state", torch.tensor([0, 0, 0, 0, 0, 0, 0, 0]), "turn 0 of 1 groups"),
-    ("igb_rl", "memory._extra_state", torch.zeros(3, 9), "it remembers"),
-    ("igb_rl", "memory.count", torch.tensor(10**9), "it remembers"),
-    ("igb_rl_random", "_extra_state", torch.zeros(3), "episodes of 1 tasks, and there are 4"),
+    ("son_goku:pcgrad", "_extra_state", torch.tensor([0.0, 3, 0, 0, 0, 1, 1, 1, 1]), "turn 3 of 1 groups"),
+    ("son_goku:pcgrad", "_extra_state", torch.tensor([0.0, 0, 0, 0, 0, 0, 0, 0, 0]), "turn 0 of 1 groups"),
+    ("igb_v2", "memory._extra_state", torch.zeros(3, 9), "it remembers"),
+    ("igb_v2", "memory.count", torch.tensor(10**9), "it remembers"),
+    ("igb_rl", "record._extra_state", torch.zeros(3, 9), r"it records decisions of \[9\] numbers, not 17"),
+    ("igb_rl_random", "shares._extra_state", torch.zeros(3), "it holds 3 numbers, and 27 tell where 4 tasks are"),
 ]
 
 
@@ -366,8 +367,8 @@ HUGE = 10**15
             "iteration_window' is 1e.07, at most 2,500,000",
         ),
         (
-            {"settings": {"balancer": "igb_rl", "balancer_kwargs": {"critics": 10**6}}},
-            "'critics' is 1e.06, at most 100",
+            {"settings": {"balancer": "igb_v2", "balancer_kwargs": {"capacity": HUGE}}},
+            "'capacity' is 1e.15",
         ),
         ({"settings": {"batch_size": HUGE * 4}}, "'batch_size' is 4e.15"),
         ({"settings": []}, "'settings' is missing or of the wrong kind"),

@@ -11,6 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from envs import SuiteError, make_suite
+from envs.simulation import Simulation
 
 PENDULUM, CAR = "Pendulum-v1", "MountainCarContinuous-v0"
 
@@ -199,3 +200,12 @@ def test_what_a_script_registers_is_known_in_worker_processes(tmp_path):
         timeout=120,
     )
     assert ran.stdout.strip() == "[False, False, True]", ran.stderr
+
+
+def test_the_target_return_is_the_users_or_gymnasiums_own_for_whole_episodes():
+    def targets(**options):
+        return make_suite("gym", tasks=[PENDULUM, CAR], **options).target_returns(Simulation(0)).tolist()
+
+    assert targets() == pytest.approx([float("nan"), 90.0], nan_ok=True)
+    assert targets(horizon=50) == pytest.approx([float("nan")] * 2, nan_ok=True)
+    assert targets(horizon=50, success_return=-150.0) == [-150.0] * 2

@@ -8,6 +8,7 @@ import pytest
 
 from envs import SuiteError, make_suite
 from envs.metaworld import STATE_HIGH, STATE_LOW, MetaWorldTask
+from envs.simulation import Simulation
 
 # One of each way of placing things: rejection, one object, two objects, joints, targets that move with bodies.
 REPRESENTATIVE = ["push-v3", "basketball-v3", "shelf-place-v3", "drawer-close-v3", "stick-pull-v3", "bin-picking-v3"]
@@ -194,3 +195,8 @@ def test_bad_input_gets_one_sentence(name, options, words):
 def test_a_longer_episode_than_the_simulators_is_refused(reach_and_push):
     with pytest.raises(SuiteError, match="at most 500"):
         reach_and_push().make_vec_env(seed=0, horizon=600)
+
+
+def test_the_target_return_is_the_highest_reward_at_every_step():
+    assert make_suite("mt10").target_returns(Simulation(0, horizon=200)).tolist() == [2000.0] * 10
+    assert np.isnan(make_suite("mt10", reward_version="v1").target_returns(Simulation(0))).all()

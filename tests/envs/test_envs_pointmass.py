@@ -115,3 +115,15 @@ def test_the_points_are_saved_whole_at_any_step(vec_env, steps):
         for info in (*our_infos, *their_infos):
             info.get("episode", {}).pop("t", None)
         assert str(our_infos) == str(their_infos)
+
+
+def test_the_target_return_is_that_of_the_straight_way(vec_env):
+    suite = make_suite("pointmass", horizon=20, difficulty=0.5)
+    env = vec_env(suite, copies=10)
+    act, observations, returns = toward(env, suite.targets), env.reset(), np.zeros(40)
+    for _ in range(suite.horizon):
+        observations, rewards, _, _ = env.step(act(observations))
+        returns += rewards
+    means = returns.reshape(10, 4).mean(0)  # starts are spread around the origin
+    assert np.abs(means / env.target_returns - 1).max() < 0.1
+    assert np.isnan(suite.make_vec_env(seed=0, stop_at_success=True).target_returns).all()

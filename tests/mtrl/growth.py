@@ -12,7 +12,7 @@ from pathlib import Path
 
 METHODS = ("unitary", "famo", "pcgrad", "moco", "graddrop", "nash_mtl", "igb_rl", "son_goku:pcgrad")
 # From the first update on in groups, whose members change.
-OPTIONS = {"son_goku:pcgrad": {"warmup": 100, "anneal": 100, "tau": 0.05}}
+OPTIONS = {"son_goku:pcgrad": {"warmup": 0.0, "anneal": 0.0, "tau": 0.05}}
 FIRST = 1500  # updates before
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,7 +10,7 @@ from mtrl.config import RunConfig
 from mtrl.experiment import Result, run
 from mtrl.tracking import read_metrics, task_series
 
-OPTIONS = {"window": 2, "warmup": 0.5, "learn_after": 2}
+OPTIONS = {"hold": 2, "hold_episodes": 1, "learning": "scratch"}
 
 
 @pytest.fixture
@@ -31,17 +31,17 @@ def test_evaluating_often_changes_nothing_of_what_the_weight_agent_saw_and_did(t
     for part in ("policy", "critic_balancer", "actor_balancer"):
         assert first[part].keys() == second[part].keys()
         assert all(torch.equal(first[part][name], second[part][name]) for name in first[part]), part
-    assert len(first["critic_balancer"]["agent.memory._extra_state"]) > 5
+    assert len(first["critic_balancer"]["shares.record._extra_state"]) > 5
 
 
 def test_the_log_shows_weights_gaps_and_what_the_agent_learnt(trained: Callable[..., Result]) -> None:
     metrics = read_metrics(trained().folder)
-    for tag in ("balancer_weight", "balancer_weight_actor", "balancer_gap"):
+    for tag in ("balancer_weight", "balancer_weight_actor", "balancer_gap", "balancer_decided", "balancer_interest"):
         series = task_series(metrics, tag)
         assert len(series) == 4 and all(len(points) > 5 for points in series.values()), tag
     gaps = task_series(metrics, "balancer_gap")["point-0"][:, 2]
     assert ((gaps >= 0) & (gaps <= 1)).all()
     last = {key: value for line in metrics for key, value in line.items() if key.startswith("train/critic_balancer.")}
-    report = ("agent_reward", "agent_critic_loss", "agent_value", "exploration", "weight_progress_correlation")
+    report = ("agent_reward", "agent_critic_loss", "agent_value", "agent_skill")
     assert {f"train/critic_balancer.{name}" for name in (*report, "decisions", "weight_entropy")} <= set(last)
     assert last["train/critic_balancer.decisions"] > 5

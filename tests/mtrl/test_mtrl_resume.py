@@ -40,7 +40,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "agent": {"replay_per_task": 15},
     },
     "scheduler, sequential, three steps a round": {
-        "balancer": {"name": "son_goku:pcgrad", "options": {"refresh_every": 2, "warmup": 2, "anneal": 4}},
+        "balancer": {"name": "son_goku:pcgrad", "options": {"refresh_every": 2, "warmup": 0.1, "anneal": 0.2}},
         "agent": {"pipeline": False, "train_freq": 3, "gradient_steps": 2},
     },
 }

@@ -134,11 +134,11 @@ def test_an_option_of_one_balancer_in_a_sweep_over_several_says_what_to_do(tmp_p
 
 @pytest.mark.exhaustive  # what is read from the command line is tested without a process
 def test_an_option_that_all_balancers_of_a_sweep_have_is_given_to_each(tmp_path: Path) -> None:
-    done = sweep("balancer=igb_rl+unitary,igb_rl_random", "balancer.options.window=3", "seed=5", cwd=tmp_path)
+    done = sweep("balancer=igb_rl,igb_rl_random", "balancer.options.hold=3", "seed=5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert said_of_the_whole(done)[0].startswith("Sweep: run 1 of 2 (balancer=igb_rl+unitary);")
+    assert said_of_the_whole(done)[0].startswith("Sweep: run 1 of 2 (balancer=igb_rl);")
     configs = [path.read_text() for path in (tmp_path / "runs" / "pointmass").glob("*/config.yaml")]
-    assert len(configs) == 2 and all("window: 3" in text for text in configs)
+    assert len(configs) == 2 and all("hold: 3" in text for text in configs)
 
 
 @pytest.mark.exhaustive  # what is read from the command line is tested without a process
@@ -153,8 +153,10 @@ def test_options_of_a_composition_are_known_with_and_without_their_method() -> N
     names = ["igb_rl+cagrad", "igb_rl_random+cagrad"]
     assert _have_all(names, "balancer.options.c") and _have_all(names, "balancer.options.cagrad.c")
     assert not _have_all(names, "seed") and not _have_all(names, "balancer.options.x")
-    with pytest.raises(ConfigError, match=r"'balancer.options.kappa' is an option of igb_rl\+cagrad but not of every"):
-        _have_all(names, "balancer.options.kappa")
+    with pytest.raises(
+        ConfigError, match=r"'balancer.options.learning' is an option of igb_rl\+cagrad but not of every"
+    ):
+        _have_all(names, "balancer.options.learning")
 
 
 @pytest.fixture

@@ -1,42 +1,28 @@
 """Controls of IGB-RL that need a finished run of it: its weights without its agent."""
 
 import zlib
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from agents.balancers.igb.decided import DecidedWeights, DecisionOptions
-from agents.balancers.igb.rl import FEATURES
+from agents.balancing.allocation import ShareWeighting
 from agents.balancing.registry import register_balancer
-from agents.balancing.tasks import Tasks
+from agents.balancing.tasks import Progress
 from agents.errors import ConfigurationError
 from agents.files.agent_file import AgentFileError, read_agent
 
-REREAD_EVERY = 10  # updates between two looks at the record
 
-
-@dataclass(frozen=True, kw_only=True)
-class RecordOptions(DecisionOptions):
-    """What a user can set of weights from a record.
+class RecordedWeights(ShareWeighting):
+    """Weights of a finished run of `igb_rl`, or of another method that decides, from its ``agent.zip``.
 
     :param source: folder of a run of ``igb_rl``, or its ``agent.zip``
-    """
-
-    window: int = field(default=REREAD_EVERY, init=False)  # no option
-    source: str
-
-
-class RecordedWeights(DecidedWeights):
-    """Weights of a finished run of `igb_rl`, from the memory of its agent in ``agent.zip``.
-
+    :param weights_on: ``sampling`` draws each task's samples in proportion; ``loss`` multiplies the losses
     :cvar average: hold the mean over time instead of following the record
     :cvar permuted: give every task the weights of another
     """
 
-    Options = RecordOptions
     name: ClassVar[str]
     average: ClassVar[bool] = False
     permuted: ClassVar[bool] = False
@@ -44,9 +30,11 @@ class RecordedWeights(DecidedWeights):
     schedule: Tensor
     origin: Tensor
 
-    def __init__(self, num_tasks: int, options: RecordOptions, generator: torch.Generator | None = None) -> None:
-        super().__init__(num_tasks, self.name, options, False, generator)
-        times, weights = read_record(options.source, num_tasks)
+    def __init__(
+        self, num_tasks: int, source: str, weights_on: str = "sampling", generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__(num_tasks, self.name, weights_on, generator)
+        times, weights = read_record(source, num_tasks)
         if self.average:
             times, weights = times[:1], weights.mean(0, keepdim=True)
         if self.permuted:
@@ -55,30 +43,29 @@ class RecordedWeights(DecidedWeights):
             weights = weights[:, order.roll(1)[order.argsort()]]
         self.register_buffer("times", times)  # share of the budget at each decision, [n]
         self.register_buffer("schedule", weights)  # [n, K]
-        self.register_buffer("origin", torch.tensor(zlib.crc32(str(options.source).encode())))  # tells sources apart
+        self.register_buffer("origin", torch.tensor(zlib.crc32(str(source).encode())))  # tells sources apart
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """A saved record stands, whatever has become of the run at its source; another source is another record."""
         times, schedule, origin = (prefix + name for name in ("times", "schedule", "origin"))
-        state_dict.setdefault(origin, self.origin)  # files of earlier versions do not say
-        if int(state_dict[origin]) != int(self.origin):
+        if int(state_dict.get(origin, self.origin)) != int(self.origin):
             state_dict |= {times: self.times, schedule: self.schedule, origin: self.origin}
         count = len(state_dict[times])
         if count > 0 and state_dict[schedule].shape == (count, self.num_tasks):
             self.times, self.schedule = self.times.new_empty(count), self.schedule.new_empty(count, self.num_tasks)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def decide(self, tasks: Tasks) -> Tensor:
-        used = torch.tensor([tasks.context.budget_used], device=self.times.device, dtype=self.times.dtype)
+    def shares_now(self, progress: Progress | None) -> Tensor:
+        used = self.times.new_tensor([0.0 if progress is None else progress.budget_used])
         latest = torch.searchsorted(self.times, used, right=True) - 1
-        return self.schedule.index_select(0, latest.clamp(min=0)).squeeze(0)
+        return self.schedule.index_select(0, latest.clamp(min=0)).squeeze(0).cpu()
 
 
 def read_record(source: str, num_tasks: int) -> tuple[Tensor, Tensor]:
-    """Shares of the budget ``[n]`` and executed weights ``[n, K]`` of all decisions of a run of `igb_rl`.
+    """Share of the budget ``[n]`` and weights ``[n, K]`` of all decisions of a run of `igb_rl`.
 
     :param source: the run's folder, or its ``agent.zip``
-    :raises ConfigurationError: if there is no such record, or not one of K tasks from its beginning
+    :raises ConfigurationError: if there is no such record, or not one of K tasks
     """
     path = Path(source)
     path = path / "agent.zip" if path.is_dir() else path
@@ -87,15 +74,10 @@ def read_record(source: str, num_tasks: int) -> tuple[Tensor, Tensor]:
     except AgentFileError as error:
         raise ConfigurationError(f"source must be a run of igb_rl: {error}") from error
     state = tensors.get("critic_balancer", {})
-    names = [name for name in state if name.endswith("agent.memory._extra_state")]
-    rows = state[names[0]] if names else torch.empty(0, 0)
-    width = 2 * num_tasks * len(FEATURES) + num_tasks + 1
-    if len(rows) == 0 or rows.shape[1] != width:
+    record = next((state[name] for name in state if name.endswith("record._extra_state")), None)
+    if record is None or len(record) == 0 or record.shape[1] != 1 + 4 * num_tasks:
         raise ConfigurationError(f"source must be a run of igb_rl with {num_tasks} tasks, and '{path}' is none.")
-    if int(state[names[0].replace("_extra_state", "count")]) > len(rows):
-        raise ConfigurationError(f"'{path}' remembers its last {len(rows)} decisions only: train with more capacity.")
-    first = num_tasks * len(FEATURES)
-    return rows[:, FEATURES.index("budget used")].clone(), num_tasks * rows[:, first : first + num_tasks]
+    return record[:, 0].float(), record[:, 1 : 1 + num_tasks].float()
 
 
 @register_balancer(

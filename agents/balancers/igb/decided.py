@@ -1,171 +1,205 @@
-"""What the methods share that decide weights once per window of updates, for critic and actor alike."""
+"""What the methods share that decide weights now and then, from the gaps of the episodes since the last decision."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from agents.balancing.balancer import Balancer, Weighting
-from agents.balancing.options import require_whole
-from agents.balancing.tasks import Tasks
-from agents.errors import unknown_name
+from agents.balancers.igb.gaps import TargetReturns, read_window
+from agents.balancers.igb.rule import Course, Situation
+from agents.balancing.allocation import ShareWeighting
+from agents.balancing.balancer import BalancerError
+from agents.balancing.options import require_share, require_whole
+from agents.balancing.tasks import Progress
+from agents.errors import ConfigurationError
+from agents.progress import TOTALS
 
-ACTS_ON = ("critic", "actor", "both")
-SCALES = ("none", "spread")
-SMOOTH = 0.01  # share of a new batch in the running variance of the targets
-NARROWEST = 1e-8  # least variance of a task's targets, relative to the largest
-TINY = 1e-30  # and in itself: one sample of each task has none
-PATIENCE = 10  # windows after which a decision no longer waits for an episode of every task
+_MARKS = 3  # numbers at the head of the state: budget used at the last decision, updates since, executed updates
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionOptions:
-    """When weights are decided, and where they act.
+    """When weights are decided, from what, and where they act.
 
-    :param window: updates between two decisions; where gaps come from episodes, a decision also waits for one of each
-    :param weights_on: where the weights act: ``critic``, ``actor`` or ``both``
-    :param scale: ``spread`` measures losses in units of the spread of their task's targets first; ``none`` does not
+    :param weights_on: ``sampling`` draws each task's samples in proportion; ``loss`` multiplies the losses
+    :param hold: updates that a decision is held for at least
+    :param hold_episodes: episodes that every task must have ended before the next decision
+    :param hold_share: share of the training budget that a decision is held for, instead of both; then one episode of
+        every task is waited for
+    :param floor: least weight of a task, of 1 on average; 1 leaves no choice: every weight is one
+    :param target_returns: return that counts as solved, one number or one per task; None takes what the suite knows,
+        or success alone; ``best`` the best so far
     """
 
-    window: int = 100
-    weights_on: str = "both"
-    scale: str = "none"
+    weights_on: str = "sampling"
+    hold: int = 500
+    hold_episodes: int = 25
+    hold_share: float | None = None
+    floor: float = 0.2
+    target_returns: float | Sequence[float] | str | None = None
+
+    def check(self, method: str) -> None:
+        """:raises ConfigurationError: for a number out of range, in the name of `method`"""
+        require_whole(method, 1, hold=self.hold, hold_episodes=self.hold_episodes)
+        require_share(method, floor=self.floor)
+        if self.hold_share is not None:
+            require_share(method, hold_share=self.hold_share)
+            if self.hold_share in (0, 1):
+                raise ConfigurationError(
+                    f"{method}: hold_share must leave room for decisions, between 0 and 1, found {self.hold_share!r}."
+                )
 
 
-class DecidedWeights(Weighting):
-    """Weights that stand for a window of updates. A subclass implements `decide`, and says in `watch` what it sees.
+class Record(nn.Module):
+    """What was decided: a row for every decision, on the host.
 
-    One decision serves critic and actor: the critic's balancer decides, the actor's is a `FollowedDecision`.
+    :ivar rows: share of the budget, weights, gaps, interest, reference ``[n, 1 + 4K]``
+    """
 
-    With the scale ``spread``, critic losses are measured in units of the variance of their task's targets, and actor
-    losses in units of its square root, before the weights act: then a task with small rewards is not unheard. A
-    critic's cross-entropy has no units, and is left alone. All weights together still have mean one.
+    def __init__(self, num_tasks: int) -> None:
+        super().__init__()
+        self.num_tasks = num_tasks
+        self.rows = torch.empty(0, 1 + 4 * num_tasks, dtype=torch.float64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, used: float, weights: Tensor, course: Course) -> None:
+        """Write down one decision, and what is remembered after it."""
+        row = torch.cat([torch.tensor([used]), weights, *course]).double()
+        self.rows = torch.cat([self.rows, row.unsqueeze(0)])
+
+    @property
+    def course(self) -> Course | None:
+        """What the latest decision left; None before the first."""
+        if len(self) == 0:
+            return None
+        return Course(*self.rows[-1, 1 + self.num_tasks :].float().view(3, self.num_tasks))
+
+    def get_extra_state(self) -> Tensor:
+        return self.rows
+
+    def set_extra_state(self, state: Tensor) -> None:
+        if state.ndim != 2 or state.shape[1] != self.rows.shape[1]:
+            raise ValueError(f"it records decisions of {list(state.shape)[1:]} numbers, not {self.rows.shape[1]}")
+        self.rows = state.cpu().double()
+
+
+class DecidedWeights(ShareWeighting):
+    """Weights that are held until enough episodes of every task have ended. A subclass implements `decide`.
+
+    Until every task has ended an episode all weights are one. One decision serves critic and actor. It is made from
+    the progress of the tasks alone: behind another method it does not see losses that this has weighted.
 
     :param method: name in errors
-    :param options: where `weights_on` is not ``both``, it holds if one decision serves critic and actor
-    :param waits: whether a decision also waits until every task has ended an episode since the last one
     """
 
-    decided: Tensor
-    variance: Tensor
-
     def __init__(
-        self,
-        num_tasks: int,
-        method: str,
-        options: DecisionOptions,
-        waits: bool,
-        generator: torch.Generator | None = None,
+        self, num_tasks: int, method: str, options: DecisionOptions, generator: torch.Generator | None = None
     ) -> None:
-        super().__init__(num_tasks, generator)
-        require_whole(method, 1, window=options.window)
-        if options.weights_on not in ACTS_ON:
-            raise unknown_name(f"weights_on of {method}", options.weights_on, ACTS_ON)
-        if options.scale not in SCALES:
-            raise unknown_name(f"scale of {method}", options.scale, SCALES)
-        self.options, self.window, self.waits = options, options.window, waits
-        self.register_buffer("decided", torch.ones(num_tasks))
-        self.register_buffer("variance", torch.ones(num_tasks))  # of each task's targets, smoothed
-        self.decisions = 0
-        self._since = 0  # updates since the last decision
-        self._episodes = torch.zeros(num_tasks)  # ended episodes at the last decision, on the host
-        self._serves_both = False
-        self._squares = True  # whether the critic's losses are squares of values; every update says it
+        super().__init__(num_tasks, method, options.weights_on, generator)
+        options.check(method)
+        self.method, self.options = method, options
+        self.targets = TargetReturns(method, num_tasks, options.target_returns)
+        self.record = Record(num_tasks)
+        self._used, self._since = 0.0, 0
+        self._totals = torch.zeros(len(TOTALS), num_tasks, dtype=torch.float64)  # of the progress, at the decision
+        self._executed = torch.zeros(num_tasks, dtype=torch.float64)  # sum of what a scheduler made of the weights
+        self._executions = 0
 
-    def decide(self, tasks: Tasks) -> Tensor:
+    def decide(self, situation: Situation) -> Tensor:
         """New weights ``[K]``, of mean one."""
         raise NotImplementedError
 
-    def watch(self, tasks: Tasks) -> None:
-        """Take note of one update; a few small operations at most."""
+    @property
+    def decisions(self) -> int:
+        """How many have been made."""
+        return len(self.record)
 
-    def for_actor(self, own: Balancer) -> Balancer:
-        self._serves_both = True
-        return FollowedDecision(self)
-
-    def forward(self, tasks: Tasks) -> Tensor:
-        losses = tasks.losses
-        self.watch(tasks)
-        self._measure(tasks)
-        if self._due(tasks):
-            with torch.no_grad():
-                self.decided = self.decide(tasks).to(self.decided)
-            self.decisions += 1
-            self._since, self._episodes = 0, self._ended_episodes(tasks)
+    def shares_now(self, progress: Progress | None) -> Tensor:
+        if progress is None:
+            raise BalancerError(f"{self.method} reads how far every task has come, and this agent does not say.")
+        if self._due(progress):
+            self._decide(progress)
         self._since += 1
-        if self._serves_both and self.options.weights_on == "actor":
-            return torch.ones_like(losses)
-        if self.options.scale == "none":
-            return self.decided.to(losses)
-        weights = self.decided / self._variance() if self._squares else self.decided
-        return (weights / weights.mean()).to(losses)
+        return self.latest
 
-    def weights_for_actor(self) -> Tensor:
-        """The decided weights as they act on the actor's losses ``[K]``."""
-        if self.options.weights_on == "critic":
-            return torch.ones_like(self.decided)
-        if self.options.scale == "none":
-            return self.decided
-        weights = self.decided / self._variance().sqrt()
-        return weights / weights.mean()
+    def executed(self, weights: Tensor) -> None:
+        self._executed = self._executed.to(weights.device) + weights
+        self._executions += 1
 
-    def _measure(self, tasks: Tasks) -> None:
-        """Follow the variance of the targets; without targets it stays one, and nothing is scaled."""
-        metrics = tasks.metrics if self.options.scale == "spread" else {}
-        variance, self._squares = metrics.get("target_variance"), "squared_error" not in metrics
-        if variance is not None:
-            new = variance.to(self.variance)
-            self.variance = new.clone() if self.decisions == 0 else self.variance.lerp(new, SMOOTH)
+    def _due(self, progress: Progress) -> bool:
+        self._used = min(self._used, progress.budget_used)  # a budget that was extended is used less
+        ended = (progress.totals - self._totals)[[0, 2]].amax(0)
+        if self.decisions == 0:
+            return bool((ended >= 1).all())
+        share = self.options.hold_share
+        if share is not None:
+            return progress.budget_used - self._used >= share and bool((ended >= 1).all())
+        return self._since >= self.options.hold and bool((ended >= self.options.hold_episodes).all())
 
-    def _variance(self) -> Tensor:
-        """Variance of every task's targets ``[K]``, bounded below."""
-        return self.variance.clamp(min=NARROWEST * self.variance.amax()).clamp(min=TINY)
+    def _decide(self, progress: Progress) -> None:
+        window = read_window(progress, self._totals, self.targets, self.method)
+        before, weights = self.record.course, self._weights_in_window()
+        course = Course.beginning(window.gaps) if before is None else before.after(window.gaps, weights)
+        falls = torch.zeros_like(window.gaps) if before is None else before.gaps - window.gaps
+        used = torch.full_like(window.gaps, progress.budget_used)
+        situation = Situation(window.gaps, falls, window.success, course.interest, weights, used)
+        with torch.no_grad():
+            self.latest = self.decide(situation).float().cpu()
+        self.record.add(progress.budget_used, self.latest, course)
+        self._used, self._since, self._totals = progress.budget_used, 0, progress.totals
+        self._executed, self._executions = torch.zeros_like(self._executed), 0
+
+    def _weights_in_window(self) -> Tensor:
+        """The weights of the window that ends ``[K]``: those that were decided, or what a scheduler made of them."""
+        if self._executions == 0:
+            return self.latest
+        mean = self._executed.float().cpu() / self._executions
+        return mean / mean.mean().clamp(min=1e-12)
+
+    def remarks(self) -> list[str]:
+        if self.decisions > 1:
+            return []
+        made = "one decision" if self.decisions else "no decision"
+        return [
+            f"{self.method} made {made} in this run, since each is held for {self._hold()}: choose a smaller hold, or "
+            "hold_share=0.05 for twenty decisions."
+        ]
+
+    def _hold(self) -> str:
+        options = self.options
+        if options.hold_share is not None:
+            return f"{options.hold_share:g} of the budget"
+        return f"{options.hold:,} updates and {options.hold_episodes} episodes of every task"
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """Beside the weights as they act: those that were decided, before any scale."""
-        if self.options.scale == "none":
-            return super().diagnostics()
-        return {**super().diagnostics(), "decided": self.decided}
-
-    def _due(self, tasks: Tasks) -> bool:
-        if self.decisions == 0:
-            return True
-        if self._since < self.window:
-            return False
-        if not self.waits or self._since >= PATIENCE * self.window or tasks.context.progress is None:
-            return True
-        return bool((tasks.context.progress.episodes > self._episodes).all())
-
-    def _ended_episodes(self, tasks: Tasks) -> Tensor:
-        """Ended episodes of every task ``[K]``, on the host."""
-        progress = tasks.context.progress
-        return self._episodes if progress is None else progress.episodes
-
-    def get_extra_state(self) -> Tensor:
-        return torch.cat([torch.tensor([float(self.decisions), float(self._since)]), self._episodes]).double()
-
-    def set_extra_state(self, state: Tensor) -> None:
-        if len(state) != 2 + self.num_tasks:
-            raise ValueError(f"it counts the episodes of {len(state) - 2} tasks, and there are {self.num_tasks}")
-        self.decisions, self._since = (int(number) for number in state[:2])
-        self._episodes = state[2:].float().cpu()
-
-
-class FollowedDecision(Weighting):
-    """The actor's side of weights that are decided once for critic and actor. It has no state of its own.
-
-    :param decider: the critic's side
-    """
-
-    def __init__(self, decider: DecidedWeights) -> None:
-        super().__init__(decider.num_tasks)
-        self._decided = decider.weights_for_actor  # a method, so that the decider is no submodule
-
-    def forward(self, tasks: Tasks) -> Tensor:
-        return self._decided().to(tasks.losses)
+        """Beside the weights: how many decisions there were, and gap and interest of every task at the latest."""
+        course = self.record.course or Course.beginning(torch.ones(self.num_tasks))
+        own = {"gaps": course.gaps, "interest": course.interest, "decisions": torch.tensor(float(self.decisions))}
+        return {**super().diagnostics(), **own}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        for name in [name for name in state_dict if name.startswith(prefix)]:
-            del state_dict[name]  # files of earlier versions hold a second copy of the decision
+        if prefix + "variance" in state_dict:
+            raise ConfigurationError(
+                f"This file holds {self.method} in its first formulation, which decided from other numbers and cannot "
+                "be continued: train again, or use the release that wrote it."
+            )
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def get_extra_state(self) -> Tensor:
+        head = torch.tensor([self._used, float(self._since), float(self._executions)], dtype=torch.float64)
+        parts = (head, self.latest, self._executed.cpu(), self._totals.flatten())
+        return torch.cat([part.double() for part in parts])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        tasks = self.num_tasks
+        sizes = [_MARKS, tasks, tasks, len(TOTALS) * tasks]
+        if state.shape != (sum(sizes),):
+            raise ValueError(f"it holds {state.numel()} numbers, and {sum(sizes)} tell where {tasks} tasks are")
+        marks, latest, executed, totals = state.cpu().double().split(sizes)
+        self._used, self._since, self._executions = float(marks[0]), int(marks[1]), int(marks[2])
+        self.latest, self._executed = latest.float(), executed.clone()
+        self._totals = totals.view(len(TOTALS), tasks)

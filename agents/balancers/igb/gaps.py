@@ -1,145 +1,76 @@
-"""Improvable gaps: how far every task still is from what it could be, read from training alone.
+"""Improvable gaps: how far every task still is from solved, read from the training episodes of a window alone.
 
 Gaps lie in [0, 1], whatever the scale of rewards and losses: 1 is nothing learnt, 0 nothing left to learn.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from agents.balancing.balancer import BalancerError
-from agents.balancing.tasks import Progress, Tasks
+from agents.balancing.tasks import Progress
 from agents.errors import ConfigurationError, unknown_name
 
-GAP_SOURCES = ("critic", "td_norm", "return", "success", "mixed")
-TINY = 1e-12
-SLOW = 0.1  # share of a new window in the slow average of the losses
-RATIO_RANGE = 3.0  # log ratios of losses are clipped here
+BEST = "best"  # as target returns: the best so far
 
 
-class Reading(NamedTuple):
-    """What a window of updates has shown; all ``[K]``."""
+class Window(NamedTuple):
+    """What the episodes of a window have shown; both ``[K]``, on the host."""
 
-    gaps: Tensor  # of the chosen source
-    success: Tensor  # smooth success of training episodes, 0 before the first
-    returns: Tensor  # smooth return: 0 is random actions, 1 the target
-    loss_ratio: Tensor  # log of the window's loss over its slow average, scaled to [-1, 1]
+    gaps: Tensor
+    success: Tensor  # share of successful episodes; 0 for a task without a rule of success
 
 
-@dataclass(frozen=True, kw_only=True)
-class GapOptions:
-    """Where gaps come from.
-
-    :param gap_source: ``critic``, ``td_norm``, ``return``, ``success`` or ``mixed``
-    :param target_returns: return that counts as solved, one number or one per task; None takes the best so far
-    """
-
-    gap_source: str = "mixed"
-    target_returns: float | Sequence[float] | None = None
-
-
-class ImprovableGaps(nn.Module):
-    """The gap of every task, from one of five sources (Dai et al. 2023, arXiv 2307.15429, carried over to RL).
-
-    * ``critic``: ``l / (l + l_base)``, the paper's ratio to an early loss, bounded. A critic's loss grows with its
-      values while learning succeeds, so this gap may rise then: for comparison, not for use.
-    * ``td_norm``: ``n / (1 + n)`` of the critic's loss n in units of the variance of its targets; where that loss is a
-      cross-entropy, of half its squared TD error.
-    * ``return``: ``(R* - R) / (R* - R_random)``, R the smooth return of training episodes.
-    * ``success``: ``1 -`` smooth success of training episodes; silent until a first success.
-    * ``mixed``: the mean of ``return`` and ``success``.
-
-    Returns are raw: no reward scale touches them. R* is `target_returns`, or the highest 95th percentile of recent
-    returns so far.
+class TargetReturns:
+    """R*, the return that counts as solved: fixed, so that a gap falls only where a task gets better.
 
     :param method: name in errors
-    :param source: one of the five
-    :param target_returns: as in `GapOptions`
+    :param given: one number, or one per task; ``best`` takes the best return so far, a target that moves. None takes
+        what the suite knows, and success alone for a task of which it knows nothing
     """
 
-    loss_sum: Tensor
-    variance_sum: Tensor
-    base: Tensor
-    slow: Tensor
-
-    def __init__(
-        self, method: str, num_tasks: int, source: str, target_returns: float | Sequence[float] | None = None
-    ) -> None:
-        super().__init__()
-        if source not in GAP_SOURCES:
-            raise unknown_name(f"gap_source of {method}", source, GAP_SOURCES)
-        targets = torch.as_tensor(float("nan") if target_returns is None else target_returns, dtype=torch.float32)
-        if targets.ndim and len(targets) != num_tasks:
-            raise ConfigurationError(f"{method}: target_returns needs {num_tasks} numbers, found {len(targets)}.")
-        self.method, self.source = method, source
-        self.episodic = source in ("return", "success", "mixed")
-        self.targets = targets.expand(num_tasks)  # stays on the host, like the progress that it is compared with
-        for name in ("loss_sum", "variance_sum", "base", "slow"):
-            self.register_buffer(name, torch.zeros(num_tasks))
-        self._updates, self._windows = 0, 0  # in the running window, and windows that are over
-
-    def watch(self, tasks: Tasks) -> None:
-        """Take note of one update: two small operations, and nothing waits for a device."""
-        losses = tasks.losses
-        if self.source == "td_norm":
-            metrics = tasks.metrics
-            if "target_variance" not in metrics:
-                raise BalancerError(
-                    f"{self.method}: gap_source='td_norm' needs a critic's targets; these losses have none."
+    def __init__(self, method: str, num_tasks: int, given: float | Sequence[float] | str | None) -> None:
+        if isinstance(given, str) and given != BEST:
+            raise unknown_name(f"target_returns of {method}", given, (BEST,))
+        self.moves = given == BEST
+        self.numbers: Tensor | None = None
+        if given is not None and not isinstance(given, str):
+            self.numbers = torch.as_tensor(given, dtype=torch.float64)
+            if self.numbers.ndim and len(self.numbers) != num_tasks:
+                raise ConfigurationError(
+                    f"{method}: target_returns needs {num_tasks} numbers, found {len(self.numbers)}."
                 )
-            losses = metrics.get("squared_error", losses)
-            self.variance_sum += metrics["target_variance"].to(self.variance_sum)
-        self.loss_sum += losses.abs().to(self.loss_sum)
-        self._updates += 1
+            if not bool(self.numbers.isfinite().all()):
+                raise ConfigurationError(f"{method}: target_returns must be finite, found {given!r}.")
 
-    def read(self, tasks: Tasks) -> Reading:
-        """End the window and read it."""
-        losses = self.loss_sum / max(self._updates, 1)
-        variances = self.variance_sum / max(self._updates, 1)
-        if self._windows < 2:
-            # The first window holds the initial transient; the second one is the base, as in the paper.
-            self.base = losses
-        self.slow = losses if self._windows == 0 else self.slow.lerp(losses, SLOW)
-        ratio = ((losses + TINY) / (self.slow + TINY)).log().clamp(-RATIO_RANGE, RATIO_RANGE) / RATIO_RANGE
-        progress = self._progress(tasks)
-        success, return_gap = (values.to(losses) for values in self._from_episodes(progress))
-        gaps = {
-            "critic": losses / (losses + self.base).clamp(min=TINY),
-            "td_norm": losses / (losses + variances).clamp(min=TINY),
-            "return": return_gap,
-            "success": 1.0 - success,
-            "mixed": torch.stack([1.0 - success, return_gap]).nanmean(0),
-        }[self.source]
-        self.loss_sum, self.variance_sum = torch.zeros_like(losses), torch.zeros_like(losses)
-        self._updates, self._windows = 0, self._windows + 1
-        return Reading(gaps.nan_to_num(1.0), success.nan_to_num(0.0), 1.0 - return_gap.nan_to_num(1.0), ratio)
+    def of(self, progress: Progress) -> Tensor:
+        """R* of every task ``[K]``; NaN where none is known."""
+        if self.moves:
+            return progress.best_returns.double()
+        known = progress.target_returns.double()
+        return known if self.numbers is None else self.numbers.expand_as(known)
 
-    def _progress(self, tasks: Tasks) -> Progress | None:
-        progress = tasks.context.progress
-        if progress is None and self.episodic:
-            raise BalancerError(
-                f"{self.method} reads how far every task has come (gap_source='{self.source}'), and this agent does "
-                "not say: use gap_source='critic'."
-            )
-        return progress
 
-    def _from_episodes(self, progress: Progress | None) -> tuple[Tensor, Tensor]:
-        """Success and return gap ``[K]`` on the host; NaN before a task's first episode."""
-        if progress is None:
-            unknown = torch.full((len(self.base),), float("nan"))
-            return unknown, unknown
-        targets = torch.where(self.targets.isnan(), progress.best_returns.to(self.targets), self.targets)
-        span = targets - progress.random_returns.to(targets)
-        gap = ((targets - progress.smooth_returns.to(targets)) / span).clamp(0.0, 1.0)
-        # No return above that of random actions is known: nothing has been learnt.
-        gap = torch.where(span > 0, gap, torch.where(span.isnan(), float("nan"), 1.0))
-        return progress.smooth_successes, gap
+def read_window(progress: Progress, before: Tensor, targets: TargetReturns, method: str) -> Window:
+    """The gap of every task: the mean of ``(R* - R) / (R* - R_random)`` and ``1 - success``, as far as they are known.
 
-    def get_extra_state(self) -> Tensor:
-        return torch.tensor([self._updates, self._windows])
+    Returns are raw: no reward scale touches them.
 
-    def set_extra_state(self, state: Tensor) -> None:
-        self._updates, self._windows = (int(number) for number in state)
+    :param before: the totals of `progress` when the window began ``[4, K]``
+    :raises BalancerError: for a task that has neither a target return nor a rule of success
+    """
+    returned, return_sum, judged, successes = progress.totals - before
+    success = successes / judged  # NaN where no episode was judged
+    goal, random = targets.of(progress), progress.random_returns.double()
+    gap = ((goal - return_sum / returned) / (goal - random)).clamp(0.0, 1.0)
+    gap = torch.where(goal <= random, 0.0, gap)  # random actions reach the target
+    both = torch.stack([gap, 1.0 - success])
+    if bool(both.isnan().all(0).any()):
+        task = int(both.isnan().all(0).int().argmax())
+        raise BalancerError(
+            f"{method}: nothing says how far task {task} is from solved, for it has neither a rule of success nor a "
+            "known return: give target_returns."
+        )
+    return Window(both.nanmean(0).float(), success.nan_to_num(0.0).float())

@@ -13,6 +13,7 @@ from agents.errors import unknown_name
 from agents.networks.layers import EnsembleLinear
 
 ARCHITECTURES = ("equivariant", "mlp")
+LEAST_WEIGHT = 0.05  # smaller ones look like it
 HEAD_SCALE = 3e-3  # the last layer starts within it, so that all tasks start with nearly equal weights (DDPG paper)
 
 
@@ -64,20 +65,25 @@ class MlpPolicy(nn.Module):
         return self.network(states.reshape(1, batch, -1)).view(batch, tasks, -1)
 
 
-class InvariantCritic(nn.Module):
-    """Value of (state, weights) from the mean over tasks: ``[B, K, F], [B, K] -> [E, B]`` for any K."""
+class FactoredCritic(nn.Module):
+    """A value for every task, which sum to that of the decision: ``[B, K, F], [B, K] -> [E, B, K]`` for any K.
+
+    A task's value depends on its own features and weight, and on the mean over the tasks of what these say.
+    """
 
     def __init__(self, features: int, width: int, members: int, generator: torch.Generator) -> None:
         super().__init__()
         self.task = Mlp((features + 1, width, width), generator, members, head_scale=None)
-        self.head = Mlp((width, width, 1), generator, members)
+        self.head = Mlp((2 * width, width, 1), generator, members)
 
     def forward(self, states: Tensor, shares: Tensor) -> Tensor:
         batch, tasks, _ = states.shape
         # Shares shrink like 1/K; weights, their K-fold, do not.
-        rows = torch.cat((states, tasks * shares.unsqueeze(-1)), -1).view(1, batch * tasks, -1)
-        pooled = self.task(rows).relu().unflatten(1, (batch, tasks)).mean(2)
-        return self.head(pooled).squeeze(-1)
+        weights = 0.5 * (tasks * shares).clamp(min=LEAST_WEIGHT).log()
+        rows = torch.cat((states, weights.unsqueeze(-1)), -1).view(1, batch * tasks, -1)
+        each = self.task(rows).relu().unflatten(1, (batch, tasks))
+        context = each.mean(2, keepdim=True).expand_as(each)
+        return self.head(torch.cat((each, context), -1).flatten(1, 2)).view(-1, batch, tasks)
 
 
 class MlpCritic(nn.Module):
@@ -108,7 +114,7 @@ def make_policy(
 def make_critic(
     architecture: str, num_tasks: int, features: int, width: int, members: int, generator: torch.Generator
 ) -> nn.Module:
-    """``[B, K, F], [B, K] -> [E, B]``; the architectures are those of `make_policy`."""
+    """``[B, K, F], [B, K] -> [E, B]``, or ``[E, B, K]`` if ``equivariant``; the architectures are those of policies."""
     if architecture == "equivariant":
-        return InvariantCritic(features, width, members, generator)
+        return FactoredCritic(features, width, members, generator)
     return MlpCritic(num_tasks, features, width, members, generator)

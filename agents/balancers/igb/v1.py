@@ -1,14 +1,12 @@
 """Improvable gap balancing in closed form: more weight where more is left to gain. The learned agent is `igb_rl`."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from agents.balancers.igb.decided import DecidedWeights, DecisionOptions
-from agents.balancers.igb.gaps import GapOptions, ImprovableGaps
+from agents.balancers.igb.rule import Situation, shares_of, with_floor
 from agents.balancing.balancer import Needs, Weighting
-from agents.balancing.options import require_positive, require_whole
+from agents.balancing.options import require_whole
 from agents.balancing.reference_losses import ReferenceLosses
 from agents.balancing.registry import register_balancer
 from agents.balancing.tasks import Tasks
@@ -47,6 +45,10 @@ class ImprovableGapV1(Weighting):
         require_whole("igb_v1", 1, base_window=base_window)
         self.base = ReferenceLosses(num_tasks, base_start, base_window)
 
+    @property
+    def cancels_weights(self) -> str:
+        return "it works on log losses, whose gradients have no scale"
+
     def forward(self, tasks: Tasks) -> Tensor:
         losses = tasks.losses
         gaps = (losses / self.base.mean.to(losses)).clamp(max=torch.finfo(losses.dtype).max)
@@ -55,54 +57,51 @@ class ImprovableGapV1(Weighting):
         return importance / losses
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImprovableGapV1RLOptions(GapOptions, DecisionOptions):
-    """What a user can set of `ImprovableGapV1RL`.
-
-    :param temperature: T; higher is closer to equal weights
-    """
-
-    temperature: float = 0.5
-
-    def __post_init__(self) -> None:
-        require_positive("igb_v1_rl", temperature=self.temperature)
-
-
 @register_balancer(
     "igb_v1_rl",
     family="loss",
     cost="O(1)",
     paper="arXiv 2307.15429",
-    summary="softmax of the improvable gaps that igb_rl is rewarded for closing: its closed form",
+    summary="budget in proportion to the improvable gap, with patience: the closed form of igb_rl",
 )
 class ImprovableGapV1RL(DecidedWeights):
-    """``weights = K softmax(gap / T)``, decided once per window, on plain losses.
+    """``weights = (1 - floor) K share + floor``, ``share ~ gap * interest``: the budget goes where the gap is.
 
-    `igb_v1` with the gaps of `igb_rl`: of returns and success instead of losses, bounded, so that no two weights differ
-    by more than a factor ``exp(1 / T)`` and no softmax follows one task alone. Also the control that says what the
-    agent of `igb_rl` adds to a fixed rule.
-    Differs from the paper: gaps of training episodes; weights multiply losses, not their logarithms; decided once
-    per window.
+    The gap of a task is the mean of how far its returns and its success are from solved, in the training episodes since
+    the last decision. Interest falls while budget is spent on a task whose gap stands still, and returns when it moves:
+    a task that nothing can solve does not swallow the budget. By default the weights say how much of every batch a task
+    gets. Also the control that says what the learned agent of `igb_rl` adds to a fixed rule.
+    Differs from the paper: gaps of training episodes instead of loss ratios; shares of the samples instead of weights
+    of log losses; proportional to the gap instead of its softmax; held for hundreds of updates.
     """
 
-    Options = ImprovableGapV1RLOptions
-    options: ImprovableGapV1RLOptions
+    Options = DecisionOptions
 
-    def __init__(
-        self, num_tasks: int, options: ImprovableGapV1RLOptions, generator: torch.Generator | None = None
-    ) -> None:
-        gaps = ImprovableGaps("igb_v1_rl", num_tasks, options.gap_source, options.target_returns)
-        super().__init__(num_tasks, "igb_v1_rl", options, gaps.episodic, generator)
-        self.gaps = gaps
-        self.register_buffer("last_gaps", torch.ones(num_tasks))
+    def __init__(self, num_tasks: int, options: DecisionOptions, generator: torch.Generator | None = None) -> None:
+        super().__init__(num_tasks, "igb_v1_rl", options, generator)
 
-    def watch(self, tasks: Tasks) -> None:
-        self.gaps.watch(tasks)
+    def decide(self, situation: Situation) -> Tensor:
+        return with_floor(shares_of(situation.gaps, situation.interest), self.options.floor)
 
-    def decide(self, tasks: Tasks) -> Tensor:
-        self.last_gaps = self.gaps.read(tasks).gaps
-        return self.num_tasks * (self.last_gaps / self.options.temperature).softmax(-1)
 
-    def diagnostics(self) -> dict[str, Tensor]:
-        """Beside the weights: the gap of every task."""
-        return {**super().diagnostics(), "gaps": self.last_gaps}
+@register_balancer(
+    "igb_rl_random",
+    family="loss",
+    cost="O(1)",
+    paper="arXiv 2111.10603",
+    summary="control of igb_rl: the weights of the closed form, dealt to tasks at random",
+)
+class ImprovableGapRandom(DecidedWeights):
+    """The weights of `igb_v1_rl` at every decision, each given to a task drawn at random: equal entropy, no knowledge.
+
+    A gain of `igb_rl` or `igb_v1_rl` over this control is due to which tasks they favour, not to weights that move.
+    """
+
+    Options = DecisionOptions
+
+    def __init__(self, num_tasks: int, options: DecisionOptions, generator: torch.Generator | None = None) -> None:
+        super().__init__(num_tasks, "igb_rl_random", options, generator)
+
+    def decide(self, situation: Situation) -> Tensor:
+        order = torch.randperm(self.num_tasks, generator=self.generator)
+        return with_floor(shares_of(situation.gaps, situation.interest), self.options.floor)[order]

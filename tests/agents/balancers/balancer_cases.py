@@ -34,14 +34,14 @@ def tasks_of(losses, jacobian=None, *, improvement=0.9, **extra):
     )
 
 
-def progress_of(successes, returns=None, *, episodes=0.0, budget_used=0.0, random=0.0, best=1.0):
-    """What `TaskProgress` tells a balancer; without returns of their own, successes are returns."""
-    successes = torch.as_tensor(successes, dtype=torch.float32)
+def progress_of(successes, returns=None, *, episodes=1.0, budget_used=0.0, random=0.0, best=1.0, target=1.0):
+    """What `TaskProgress` tells a balancer, of so many episodes per task; without returns, successes are returns."""
+    successes = torch.as_tensor(successes, dtype=torch.float64)
+    returns = successes if returns is None else torch.as_tensor(returns, dtype=torch.float64)
     ones = torch.ones_like(successes)
     return SimpleNamespace(
-        successes=successes,
-        smooth_successes=successes,
-        smooth_returns=successes if returns is None else torch.as_tensor(returns, dtype=torch.float32),
+        totals=torch.stack([episodes * ones, episodes * returns, episodes * ones, episodes * successes]),
+        target_returns=target * ones,
         random_returns=random * ones,
         best_returns=best * ones,
         episodes=episodes * ones,
@@ -65,10 +65,11 @@ def recorded_run(num_tasks):
 def _record(num_tasks):
     folder = Path(tempfile.mkdtemp(prefix="recorded-run-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    balancer = make_balancer("igb_rl", num_tasks=num_tasks, window=1, gap_source="critic", warmup=0.3)
+    balancer = make_balancer("igb_rl", num_tasks=num_tasks, weights_on="loss", hold=1, hold_episodes=1)
     for step in range(20):
         tasks = random_tasks(num_tasks, num_tasks, step)
-        tasks.progress = progress_of([0.0] * num_tasks, budget_used=step / 20)
+        solved = [step / (40 + task) for task in range(num_tasks)]
+        tasks.progress = progress_of(solved, episodes=1 + step, budget_used=step / 20)
         balancer(tasks)
     fields = {"settings": {}, "task_names": [], "observation_space": {}, "action_space": {}}
     numbers = {"num_timesteps": 0, "n_updates": 0}

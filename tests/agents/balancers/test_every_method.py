@@ -8,6 +8,8 @@ from tests.agents.balancers.balancer_properties import BalancerProperties, Trait
 
 torch.set_num_threads(1)
 
+DECIDES = {"weights_on": "loss", "hold": 1, "hold_episodes": 1}
+RECORDED = {"source": recorded_run, "weights_on": "loss"}
 TRAITS = {
     # loss space
     "unitary": Traits(convex=True),
@@ -29,12 +31,12 @@ TRAITS = {
     "temperature": Traits(convex=True),
     "famo": Traits(degree=1.0, task_scale_free=True, convex=True),
     "igb_v1": Traits({"base_start": 0, "base_window": 1}, degree=0.0, task_scale_free=True, plain_single=False),
-    "igb_v1_rl": Traits({"window": 1}, convex=True),
+    "igb_v1_rl": Traits(DECIDES, convex=True),
     "igb_v2": Traits({"epoch": 1}, equivariant=False, degree=None, plain_single=False),
-    "igb_rl": Traits({"window": 1, "learn_after": 1, "warmup": 0.0}, equivariant=False, convex=True),
-    "igb_rl_random": Traits({"window": 1}, equivariant=False, convex=True),
-    "igb_rl_frozen": Traits({"source": recorded_run}, equivariant=False, convex=True),
-    "igb_rl_permuted": Traits({"source": recorded_run}, equivariant=False, convex=True),
+    "igb_rl": Traits(DECIDES, convex=True),
+    "igb_rl_random": Traits(DECIDES, equivariant=False, convex=True),
+    "igb_rl_frozen": Traits(RECORDED, equivariant=False, convex=True),
+    "igb_rl_permuted": Traits(RECORDED, equivariant=False, convex=True),
     "imtl_l": Traits(),
     # gradient space
     "mgda": Traits(degree=0.0, task_scale_free=True, plain_single=True),
@@ -55,7 +57,7 @@ TRAITS = {
     "moco": Traits(degree=None),
     "db_mtl": Traits(degree=None),
     # schedulers
-    "son_goku": Traits({"refresh_every": 1, "warmup": 1}, equivariant=False),
+    "son_goku": Traits({"refresh_every": 1, "warmup": 0.0, "anneal": 0.0}, equivariant=False),
 }
 
 

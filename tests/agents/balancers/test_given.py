@@ -161,7 +161,7 @@ def test_the_actor_alone_cannot_decide_what_is_sampled(small_agent):
 
 
 def test_there_are_two_levers():
-    with pytest.raises(ConfigurationError, match=r"weights_on 'losses'.*did you mean 'loss'"):
+    with pytest.raises(ConfigurationError, match=r"weights_on of static 'losses'.*did you mean 'loss'"):
         make_balancer("static", num_tasks=4, weights=WEIGHTS, weights_on="losses")
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from agents.balancers import BalancerError, Needs, make_balancer
+from agents.balancing.tasks import as_tasks
 from agents.errors import ConfigurationError
 from agents.selection import Selection
 from tests.agents.balancers.balancer_cases import GOLDEN, direction_of, random_tasks, tasks_of
@@ -173,10 +174,11 @@ def test_the_direction_of_imtl_g_projects_equally_on_all_unit_gradients():
 
 
 def test_both_parts_of_imtl_are_the_composition_of_its_parts():
-    both, composed = (make_balancer(name, num_tasks=4) for name in ("imtl", "imtl_l+imtl_g"))
+    both, by_loss, by_gradient = (make_balancer(name, num_tasks=4) for name in ("imtl", "imtl_l", "imtl_g"))
     for seed in range(4):
         tasks = random_tasks(4, 9, seed)
-        torch.testing.assert_close(both(tasks), composed(tasks))
+        scales = by_loss(tasks)
+        torch.testing.assert_close(both(tasks), scales * by_gradient(as_tasks(tasks).weighted(scales)))
 
 
 def test_config_has_the_same_cosine_with_every_task():
@@ -211,7 +213,7 @@ def test_nash_keeps_its_weights_between_updates_and_asks_for_gradients_only_then
     assert asked == [True, False, False] * 2
     assert torch.equal(weights[0], weights[2]) and torch.equal(weights[3], weights[5])
     assert not torch.equal(weights[2], weights[3])
-    composed = make_balancer("igb_v1+nash_mtl", num_tasks=3, update_every=2)
+    composed = make_balancer("nash_mtl+rlw", num_tasks=3, update_every=2)
     assert composed.needs_now(Selection.whole(3)) & Needs.TASK_GRADIENTS
 
 
@@ -389,3 +391,34 @@ def test_diagnostics_tell_the_share_of_conflicting_pairs(name):
 def test_options_that_cannot_work_are_refused_before_training(name, options, message):
     with pytest.raises(ConfigurationError, match=message):
         make_balancer(name, num_tasks=3, **options)
+
+
+# ---------------------------------------------------------------------- weights in front of a method
+
+CANCELS = ["nash_mtl", "imtl_g", "imtl", "config", "db_mtl", "famo", "scale_invariant", "gls", "mgda", "igb_v1"]
+HEARS = ["pcgrad", "upgrad", "cagrad", "unitary"]
+
+
+@pytest.mark.parametrize("name", CANCELS)
+def test_a_method_whose_direction_does_not_change_with_weights_is_refused_behind_them(name):
+    tasks, weights = random_tasks(4, 9, 0), torch.tensor([3.0, 0.5, 0.25, 0.25], dtype=torch.float64)
+    weighted = tasks_of(tasks.losses * weights, tasks.jacobian * weights[:, None])
+    plain, other = (direction_of(make_balancer(name, num_tasks=4).double(), given) for given in (tasks, weighted))
+    assert torch.cosine_similarity(plain, other, dim=0) > 1 - 1e-6
+    for composed in (f"static+{name}", f"static+son_goku:{name}"):
+        with pytest.raises(ConfigurationError, match="the weights of 'static' void, for .* Use one of them alone"):
+            make_balancer(composed, num_tasks=4, weights=[4, 1, 1, 1])
+
+
+@pytest.mark.parametrize("name", HEARS)
+def test_weights_act_in_front_of_a_method_that_hears_them(name, recwarn):
+    tasks = random_tasks(4, 9, 0)
+    composed = make_balancer(f"static+{name}", num_tasks=4, weights=[9, 1, 1, 1])
+    plain, other = direction_of(make_balancer(name, num_tasks=4), tasks), direction_of(composed, tasks)
+    assert torch.cosine_similarity(plain, other, dim=0) < 0.999 and not recwarn
+
+
+@pytest.mark.parametrize("name", ["stch", "fairgrad", "aligned_mtl"])
+def test_where_little_is_left_of_weights_it_is_said(name):
+    with pytest.warns(UserWarning, match=f"'{name}' leaves little of the weights of 'rlw', for"):
+        make_balancer(f"rlw+{name}", num_tasks=4)
