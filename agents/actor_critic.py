@@ -160,9 +160,10 @@ class ActorCriticAlgorithm(MultiTaskAlgorithm):
 
     @property
     def runtime(self) -> dict[str, Any]:
-        """Choices made from the machine, for the record of a run."""
+        """Sizes, and choices made from the machine, for the record of a run."""
         return {
             **super().runtime,
+            "parameters": {"actor": _parameters(self.actor), "critic": _parameters(self.critic)},
             "precision": self.precision,
             "float32_matmul_precision": self.float32_mode,
             "compiled": self._compiler is not None and not self._compiler.failed,
@@ -182,3 +183,7 @@ class ActorCriticAlgorithm(MultiTaskAlgorithm):
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)
         self.guard.load_state_dict(state["guard"])
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

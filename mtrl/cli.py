@@ -14,8 +14,11 @@ from mtrl.shadowing import refuse_foreign_packages
 
 if TYPE_CHECKING:
     from envs import TaskSuite
+    from mtrl.compare import Comparison
     from mtrl.config import RunConfig
     from mtrl.evaluation import EvaluationResult, Policy
+
+    Chosen = tuple[str, RunConfig, Policy, Path]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluation.add_argument("--episodes", type=int, default=50, help="per task (default: 50, every goal once)")
     evaluation.add_argument("--seed", type=int, help="of the goals (default: the run's, the goals of its training)")
+    evaluation.add_argument(
+        "--goal-seeds", type=int, metavar="N", help="also on the goals of N other seeds, beside those of the training"
+    )
     evaluation.add_argument("--workers", type=int, help="simulating processes (default: one per core)")
     evaluation.add_argument("--video", action="store_true", help="also write an MP4 with an episode of every task")
     evaluation.add_argument(
@@ -97,6 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     comparison.add_argument("--labels", nargs="+", default=[], metavar="METHOD=NAME", help="other names for methods")
     comparison.add_argument("--worst", type=int, metavar="K", help="worst tasks of a run (default: a fifth of them)")
     comparison.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    comparison.add_argument(
+        "--primary", metavar="MEASURE", help="primary outcome, declared beforehand: final, worst, auc or per_minute"
+    )
+    comparison.add_argument(
+        "--factors", metavar="A,B", help="effects of two settings and their interaction: agent.critic,balancer"
+    )
+    comparison.add_argument("--reference", metavar="NAME", help="published results to show beside: bests")
+    comparison.add_argument("--by-protocol", action="store_true", help="a part for each suite and protocol of the runs")
     comparison.set_defaults(command=_compare)
     _add_tune(commands, common)
     return parser
@@ -167,10 +181,13 @@ def _run(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     """Evaluate a policy; the table is printed, then kept: in the run's folder, or where ``--out`` says."""
     from mtrl.console import print_results, say, without_harm
-    from mtrl.evaluation import evaluate
     from mtrl.run_report import write_results
 
-    name, config, model, home = _chosen(options)
+    chosen = _chosen(options)
+    if options.goal_seeds is not None:
+        _evaluate_unseen(options, chosen)
+        return
+    name, config, model, home = chosen
     seed = config.evaluation_seed if options.seed is None else options.seed
     place = options.out or home / "evaluations" / f"seed{seed}-episodes{options.episodes}"
     _require_place(place)
@@ -179,16 +196,47 @@ def _evaluate(options: argparse.Namespace) -> None:
 
         require_imageio()
     suite = config.make_suite()
-    horizon = config.evaluation.horizon
-    result = evaluate(model, suite, options.episodes, seed=seed, workers=options.workers, horizon=horizon)
+    result = _measure(options, chosen, suite, seed)
     print_results(result.to_frame(), f"{name}, goals of seed {seed}")
     place.mkdir(parents=True, exist_ok=True)
     write_results(result, place)
     say(f"Written to {place}")
     if options.video:
         video = place / "mosaic.mp4"
-        if without_harm("The video", write_mosaic, model, suite, video, seed=seed, horizon=horizon):
+        if without_harm("The video", write_mosaic, model, suite, video, seed=seed, horizon=config.evaluation.horizon):
             say(f"Video: {video}")
+
+
+def _evaluate_unseen(options: argparse.Namespace, chosen: "Chosen") -> None:
+    """Evaluate on the goals of the training and on those of other seeds, one table over both."""
+    from mtrl.console import print_rows, say
+    from mtrl.run_report import write_results
+    from mtrl.unseen_goals import UnseenGoals, refuse_endless_goals, table_rows, unseen_seeds
+
+    if options.seed is not None or options.video:
+        raise ConfigError("--goal-seeds chooses the seeds itself and films nothing: leave --seed and --video out.")
+    name, config, _, home = chosen
+    folder = options.out or home / "evaluations"
+    _require_place(folder)
+    suite, seeds = config.make_suite(), unseen_seeds(config.seed, options.goal_seeds)
+    refuse_endless_goals(suite)
+    results = {seed: _measure(options, chosen, suite, seed) for seed in (config.seed, *seeds)}
+    found = UnseenGoals(results[config.seed], {seed: results[seed] for seed in seeds})
+    say(f"{name}: goals of its training (seed {config.seed}), and of seeds {seeds[0]} to {seeds[-1]}.")
+    print_rows(*table_rows(found))
+    for seed, result in results.items():
+        place = folder / f"seed{seed}-episodes{options.episodes}"
+        place.mkdir(parents=True, exist_ok=True)
+        write_results(result, place)
+    say(f"Written to {found.write(folder)}")
+
+
+def _measure(options: argparse.Namespace, chosen: "Chosen", suite: "TaskSuite", seed: int) -> "EvaluationResult":
+    from mtrl.evaluation import evaluate
+
+    _, config, model, _ = chosen
+    horizon, workers = config.evaluation.horizon, options.workers
+    return evaluate(model, suite, options.episodes, seed=seed, workers=workers, horizon=horizon)
 
 
 def _require_place(folder: Path) -> None:
@@ -201,7 +249,7 @@ def _require_place(folder: Path) -> None:
     require_folder(folder, "--out")
 
 
-def _chosen(options: argparse.Namespace) -> "tuple[str, RunConfig, Policy, Path]":
+def _chosen(options: argparse.Namespace) -> "Chosen":
     """What is to be evaluated: its name, its config, the policy, and the folder that takes the results."""
     from agents import load_policy
     from mtrl.config import RunConfig
@@ -278,25 +326,54 @@ def _suite_of(tasks: Sequence[str]) -> "TaskSuite":
 
 def _compare(options: argparse.Namespace) -> None:
     """Print the verdict on some runs, and write their report."""
-    from mtrl.compare import compare_runs, judge, write_report
+    from mtrl.compare import split_by_protocol, write_overview, write_report
     from mtrl.compare.report import require_place
-    from mtrl.compare.sections import narrow, summary_table
-    from mtrl.console import print_rows, say
+    from mtrl.console import say
 
     require_place(options.out)
-    comparison = compare_runs(
-        options.runs,
+    if not options.by_protocol:
+        comparison = _comparison(options, options.runs)
+        _print_verdict(options, comparison)
+        page = write_report(comparison, options.out)
+    else:
+        parts, left_out = split_by_protocol(options.runs)
+        comparisons = {part.title: _comparison(options, part.folders) for part in parts}
+        for title, comparison in comparisons.items():
+            say(f"\n{title}")
+            _print_verdict(options, comparison)
+        page = write_overview(comparisons, options.out, left_out)
+    say(f"Written to {page}")
+
+
+def _comparison(options: argparse.Namespace, paths: Sequence[Path]) -> "Comparison":
+    from mtrl.compare import compare_runs
+    from mtrl.compare.factorial import split_factors
+
+    return compare_runs(
+        paths,
         baseline=options.baseline,
         allow_mixed=options.allow_mixed,
         labels=dict(map(_renaming, options.labels)),
         worst=options.worst,
         seed=options.seed,
+        primary=options.primary,
+        factors=None if options.factors is None else split_factors(options.factors),
+        reference=options.reference,
     )
+
+
+def _print_verdict(options: argparse.Namespace, comparison: "Comparison") -> None:
+    from mtrl.compare import judge
+    from mtrl.compare.tables import narrow, summary_table
+    from mtrl.console import print_rows, say
+
     verdict, summary = judge(comparison), narrow(summary_table(comparison))
     print_rows(summary.header, summary.rows)
-    for line in filter(None, (verdict.headline, verdict.worst, *verdict.caution, *verdict.seeds)):
+    lines = (verdict.declared, verdict.headline, verdict.worst, verdict.change, *verdict.caution, *verdict.seeds)
+    for line in filter(None, lines):
         say(line)
-    say(f"Written to {write_report(comparison, options.out)}")
+    if options.reference is not None and not comparison.references:
+        say(f"No published result of '{options.reference}' is of {comparison.suite}.")
 
 
 def _renaming(text: str) -> tuple[str, str]:

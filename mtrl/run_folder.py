@@ -195,6 +195,12 @@ def was_set_aside(path: Path) -> bool:
     return re.search(rf"\.({RUNNING}|{INTERRUPTED}|{FAILED})-\d+$", path.name) is not None
 
 
+def failures_before(path: Path) -> int:
+    """How many runs failed in a run's folder before the one that is there now took their place."""
+    pattern = re.compile(rf"{re.escape(path.name)}\.{FAILED}-\d+")
+    return sum(pattern.fullmatch(beside.name) is not None for beside in path.parent.iterdir())
+
+
 def _free_name(path: Path, status: str) -> Path:
     number = 1
     while (free := path.with_name(f"{path.name}.{safe_name(status)}-{number}")).exists():

@@ -36,17 +36,19 @@ class Sweep:
         self.journal = journal
 
     @classmethod
-    def begin(cls, runs_dir: Path, overrides: Sequence[str]) -> "Sweep":
+    def begin(cls, runs_dir: Path, overrides: Sequence[str], total: int | None = None) -> "Sweep":
         """Start a journal, and tell the processes to come about it.
 
         :param overrides: what Hydra was given, ``seed=range(10)`` and all
+        :param total: how many runs there are, where no overrides say it
         """
         require_folder(runs_dir, "runs_dir=...")
         runs_dir.mkdir(parents=True, exist_ok=True)
         journal = runs_dir.resolve() / f".sweep-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl"
         swept = swept_settings(overrides)
         counts = [count for count in swept.values() if count is not None]
-        total = math.prod(counts) if len(counts) == len(swept) else None
+        if total is None and len(counts) == len(swept):
+            total = math.prod(counts)
         head = {"started": time.time(), "total": total, "swept": list(swept)}
         journal.write_text(json.dumps(head) + "\n", encoding="utf-8")
         os.environ[_JOURNAL] = str(journal)

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mtrl.compare import stats
+from mtrl.compare import power, stats
+from mtrl.compare.factorial import Design, estimate_effects, make_design
+from mtrl.compare.measures import FINAL, PER_MINUTE, Measure, area_under_curve, check_measure, measures
 from mtrl.compare.methods import Method, choose_baseline, group_methods
 from mtrl.compare.protocol import mixed_fields, refuse_mixed
+from mtrl.compare.references import Reference, read_references
 from mtrl.compare.runs import LeftOut, Run, read_runs
 from mtrl.errors import ConfigError, RunFolderError
 
@@ -33,6 +36,9 @@ class Comparison:
     :param mixed: fields of the protocol in which the runs differ, with their values
     :param worst: how many of its tasks are the worst tasks of a run
     :param seed: of every bootstrap
+    :param primary: the measure that was declared as the primary outcome; None if none was, and `final` leads
+    :param factors: two settings whose effects are estimated, each on the mean over the other
+    :param references: published results of the same suite, to be shown beside; they enter no statistic
     """
 
     methods: tuple[Method, ...]
@@ -43,6 +49,24 @@ class Comparison:
     mixed: Mapping[str, Sequence[str]] | None = None
     worst: int = 1
     seed: int = 0
+    primary: str | None = None
+    factors: tuple[str, str] | None = None
+    references: tuple[Reference, ...] = ()
+
+    @property
+    def suite(self) -> str:
+        """What the suite of the runs is called."""
+        return str(self.runs[0].protocol.get("suite", "unknown suite"))
+
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """What a run is judged by, by name."""
+        return measures(self.worst)
+
+    @property
+    def primary_measure(self) -> Measure:
+        """What the verdict speaks of first."""
+        return self.measures[self.primary or FINAL]
 
     @property
     def others(self) -> list[Method]:
@@ -75,7 +99,7 @@ class Comparison:
 
     @cached_property
     def by_run(self) -> pd.DataFrame:
-        """One row per run: final and best success (means over tasks), worst tasks, updates, seconds, folder."""
+        """One row per run: its measures, best success (mean over tasks), updates, seconds, folder."""
         rows = []
         for method, run in self._pairs():
             final = _of_tasks(run.final, run, self.tasks)[None]
@@ -89,6 +113,8 @@ class Comparison:
                     "best": max(np.nanmax(evaluated), final.mean()),
                     "worst": stats.worst_tasks(final, self.worst)[0],
                     "worst_task": stats.worst_tasks(final, 1)[0],
+                    "auc": area_under_curve(run.success.env_steps, evaluated),
+                    "per_minute": 60 * final.mean() / learning if learning else np.nan,
                     "updates": run.updates,
                     "learning_seconds": learning,
                     "total_seconds": sum(run.seconds.values()) if run.seconds else np.nan,
@@ -114,37 +140,84 @@ class Comparison:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """One row per method, best final mean first: estimates as ``final``, ``final_low``, ``final_high``, ..."""
+        """One row per method, best in the primary measure first: ``final``, ``final_low``, ``final_high``, ..."""
         rows = []
         for method in self.methods:
             runs = self.by_run[self.by_run["method"] == method.label]
-            row: dict[str, object] = {"method": method.label, "seeds": len(runs)}
+            row: dict[str, object] = {"method": method.label, "seeds": len(runs), "failures": method.failures}
+            row |= {f"{side}_parameters": method.parameters.get(side, np.nan) for side in ("actor", "critic")}
             for name, column, statistic in (
                 ("final", "final", stats.mean),
                 ("final_iqm", "final", stats.interquartile_mean),
                 ("worst", "worst", stats.mean),
                 ("worst_task", "worst_task", stats.mean),
                 ("best", "best", stats.mean),
+                ("auc", "auc", stats.mean),
+                ("per_minute", "per_minute", stats.mean),
                 ("ms_per_update", "ms_per_update", stats.mean),
                 ("total_seconds", "total_seconds", stats.mean),
             ):
                 values = runs[column].to_numpy(dtype=float)[:, None]
                 row |= _cells(name, stats.bootstrap(values, statistic, self.generator(name, method.label)))
             rows.append(row)
-        return pd.DataFrame(rows).sort_values(["final", "method"], ascending=[False, True], ignore_index=True)
+        return pd.DataFrame(rows).sort_values(
+            [self.primary_measure.name, "method"], ascending=[False, True], ignore_index=True
+        )
 
     @cached_property
     def differences(self) -> pd.DataFrame:
-        """Every other method less the baseline, in mean final success and in that of the worst tasks.
+        """Every other method less the baseline, in every measure.
 
         Paired by seed where the seeds are shared; with the probability of a permutation test, corrected for the number
         of methods (Holm), and a verdict.
         """
-        rows = [self._difference(method, measure) for measure in ("final", "worst") for method in self.others]
+        rows = [self._difference(method, measure) for measure in self.measures for method in self.others]
         table = pd.DataFrame(rows)
         if rows:
             table["p_holm"] = table.groupby("measure")["p"].transform(stats.holm)
         return table
+
+    @property
+    def primary_differences(self) -> pd.DataFrame:
+        """The rows of `differences` that are of the primary measure."""
+        table = self.differences
+        return table[table["measure"] == self.primary_measure.name] if len(table) else table
+
+    @cached_property
+    def sensitivity(self) -> pd.DataFrame:
+        """What these seeds can tell in the primary measure, for each method but the baseline.
+
+        `detectable` is the true difference that would be found with a probability of 0.8, each comparison by itself,
+        `corrected` the same where Holm's correction is strictest, `needed` the seeds of each method with which the
+        difference that was found would be (NaN beyond 1,000).
+        """
+        rows, measure = [], self.primary_measure.name
+        for method in self.others:
+            ours, theirs, paired = self._values(method, measure)
+            count = min(len(ours), len(theirs))
+            found = ours.mean() - theirs.mean() if count else np.nan
+            row: dict[str, object] = {"method": method.label, "difference": found}
+            row |= {"seeds": count, "paired": paired}
+            limits = dict.fromkeys(("detectable", "corrected", "needed"), np.nan)
+            if count > 1:
+                spread, alpha = power.Spread.of(ours, theirs, paired), 1 - stats.LEVEL
+                limits["detectable"] = power.detectable_difference(spread, alpha)
+                limits["corrected"] = power.detectable_difference(spread, alpha / len(self.others))
+                limits["needed"] = power.seeds_for(found, spread) or np.nan
+            rows.append(row | limits)
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def design(self) -> Design | None:
+        """The methods as a grid over two factors; None if none were asked for."""
+        return None if self.factors is None else make_design(self, self.factors)
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """Main effects and interactions of the factors in the primary measure; empty without factors."""
+        if self.design is None:
+            return pd.DataFrame()
+        return estimate_effects(self.design, self.generator("effects", *self.design.factors))
 
     @cached_property
     def improvement(self) -> pd.DataFrame:
@@ -211,15 +284,24 @@ class Comparison:
         right = np.nan if clock == ENV_STEPS else values[-1]
         return np.interp(grid, getattr(run.success, clock), values, left=np.nan, right=right)
 
-    def _difference(self, method: Method, measure: str) -> dict[str, object]:
-        table = self.by_run.set_index("seed")
+    def _values(self, method: Method, measure: str) -> tuple[np.ndarray, np.ndarray, bool]:
+        """A measure of the runs of a method and of the baseline, and whether they are paired by seed."""
+        table = self.by_run.set_index("seed").dropna(subset=[measure])
         ours, theirs = (table.loc[table["method"] == m.label, measure] for m in (method, self.baseline))
         shared = ours.index.intersection(theirs.index)
         paired = set(ours.index) == set(theirs.index) or len(shared) >= stats.FEWEST_RUNS
         if paired:
             ours, theirs = ours[shared], theirs[shared]
-        values, generator = (ours.to_numpy(float), theirs.to_numpy(float)), self.generator(measure, "of", method.label)
-        found = stats.difference(*values, paired=paired, generator=generator)
+        return ours.to_numpy(float), theirs.to_numpy(float), paired
+
+    def _difference(self, method: Method, measure: str) -> dict[str, object]:
+        ours, theirs, paired = self._values(method, measure)
+        generator = self.generator(measure, "of", method.label)
+        if not min(len(ours), len(theirs)):  # where no run has measured it
+            nothing = dict.fromkeys(("difference", "low", "high"), np.nan)
+            rest = {"seeds": 0, "paired": paired, "p": 1.0, "verdict": TOO_FEW}
+            return {"method": method.label, "measure": measure, **nothing, **rest}
+        found = stats.difference(ours, theirs, paired=paired, generator=generator)
         return {
             "method": method.label,
             "measure": measure,
@@ -228,7 +310,7 @@ class Comparison:
             "high": found.high[0],
             "seeds": found.runs,
             "paired": paired,
-            "p": stats.permutation_test(*values, paired=paired, generator=generator),
+            "p": stats.permutation_test(ours, theirs, paired=paired, generator=generator),
             "verdict": _verdict(found),
         }
 
@@ -241,6 +323,9 @@ def compare_runs(
     labels: Mapping[str, str] | None = None,
     worst: int | None = None,
     seed: int = 0,
+    primary: str | None = None,
+    factors: tuple[str, str] | None = None,
+    reference: str | None = None,
 ) -> Comparison:
     """Read runs and set their methods side by side.
 
@@ -250,10 +335,17 @@ def compare_runs(
     :param labels: other names for the methods
     :param worst: how many tasks are the worst of a run; None is a fifth of them, at least one
     :param seed: of the bootstrap
+    :param primary: the measure that was declared as the primary outcome before the runs: ``final``, ``worst``, ``auc``
+        or ``per_minute``; None declares none, and final success leads
+    :param factors: two settings, such as ``("agent.critic", "balancer")``, whose effects are to be estimated
+    :param reference: a collection of published results (``bests``), to be shown beside those of the same suite
     :raises ConfigError: if protocols are mixed, nothing is finished, a name is not that of a method, or a negative seed
     """
     if seed < 0:
         raise ConfigError(f"seed must be at least 0, found {seed}.")
+    if primary is not None:
+        check_measure(primary)
+    shelf = () if reference is None else read_references(reference)
     runs, left_out = read_runs(paths)
     finished = [run for run in runs if run.finished]
     if not finished:
@@ -269,7 +361,11 @@ def compare_runs(
     count = max(1, round(len(tasks) / 5)) if worst is None else worst
     if not 1 <= count <= len(tasks):
         raise ConfigError(f"worst must be between 1 and the {len(tasks)} tasks, found {count}.")
-    return Comparison(
+    if primary == PER_MINUTE and (untimed := [run for run in finished if not run.seconds.get("learning")]):
+        raise ConfigError(
+            f"primary={PER_MINUTE} needs the learning time of every run, and '{untimed[0].folder}' has none."
+        )
+    found = Comparison(
         methods=tuple(compared),
         baseline=choose_baseline(compared, baseline),
         tasks=tuple(tasks),
@@ -278,7 +374,12 @@ def compare_runs(
         mixed=mixed,
         worst=count,
         seed=seed,
+        primary=primary,
+        factors=factors,
+        references=tuple(one for one in shelf if one.suite == finished[0].protocol.get("suite")),
     )
+    _ = found.design  # a design that cannot be made is said before anything is drawn
+    return found
 
 
 def _states(runs: Sequence[Run], left_out: Sequence[LeftOut]) -> str:

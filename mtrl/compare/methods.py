@@ -18,7 +18,8 @@ from mtrl.config import flatten
 from mtrl.errors import ConfigError, nearest
 
 _GROUPS = ("balancer", "agent", "network")  # the settings that make a method; the others make the protocol
-_BALANCER, _NAMES = "balancer.name", ("agent.name", "network.name")
+_BALANCER, _ACTOR, _NAMES = "balancer.name", "balancer.actor", ("agent.name", "network.name")
+_MATCH = "network.options.match"
 BASELINE = "unitary"
 _SEARCH = "balancer.options.search"
 _SEARCHED = ("balancer.options.times", "balancer.options.weights", "agent.learning_rate", "agent.target_entropy")
@@ -29,8 +30,9 @@ class Method:
     """Runs of one method, one per seed.
 
     :param label: what it is called, unique in a comparison
-    :param balancer: the registered name of its balancer
+    :param balancer: the registered name of its balancer; both sides' where they differ
     :param agent: what its agent's settings are called
+    :param network: the registered name of its architecture; of a control, with what it is as large as
     :param runs: the finished ones, in the order of their seeds
     :param unfinished: the others
     :param missing: seeds that another method of the comparison has, and this one neither has nor has begun
@@ -39,9 +41,26 @@ class Method:
     label: str
     balancer: str
     agent: str
+    network: str
     runs: tuple[Run, ...]
     unfinished: tuple[Run, ...] = ()
     missing: tuple[int, ...] = ()
+
+    @property
+    def failures(self) -> int:
+        """How often its runs failed, those that were begun again and finished among them."""
+        return sum(run.failures for run in (*self.runs, *self.unfinished))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of its runs, flat, without their seeds."""
+        runs = self.runs or self.unfinished
+        return {key: value for key, value in flatten(runs[0].config).items() if key != "seed"}
+
+    @property
+    def parameters(self) -> Mapping[str, int]:
+        """Parameters of ``actor`` and ``critic``; empty where no run has recorded them."""
+        return next((run.parameters for run in self.runs if run.parameters), {})
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -99,8 +118,17 @@ def _method(label: str, runs: Sequence[Run], seeds: set[int]) -> Method:
     unfinished = sorted((run for run in runs if not run.finished and run.seed not in done), key=_seed)
     missing = seeds - done - {run.seed for run in unfinished}
     config = flatten(runs[0].config)
-    names = str(config.get(_BALANCER, "unknown")), str(config.get("agent.name", "unknown"))
-    return Method(label, *names, tuple(finished), tuple(unfinished), tuple(sorted(missing)))
+    agent, network = (str(config.get(key, "unknown")) for key in _NAMES)
+    if config.get(_MATCH) is not None:  # the control of another architecture is a row of its own
+        network = f"{network} as large as {config[_MATCH]}"
+    identity = label, balancer_of(config), agent, network
+    return Method(*identity, tuple(finished), tuple(unfinished), tuple(sorted(missing)))
+
+
+def balancer_of(settings: Mapping[str, Any]) -> str:
+    """The balancer of a run's flat settings in words, with both sides named where each has one of its own."""
+    critic, actor = str(settings.get(_BALANCER, "unknown")), settings.get(_ACTOR)
+    return critic if actor is None else f"critic: {critic}, actor: {actor}"
 
 
 def _settings(run: Run, also_apart: Collection[str]) -> dict[str, Any]:
@@ -115,7 +143,7 @@ def _settings(run: Run, also_apart: Collection[str]) -> dict[str, Any]:
 
 def _of_method(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that make a method, flat: without those that change no result, or came later and have a default."""
-    flat = _without_defaults(flatten({group: config.get(group, {}) for group in _GROUPS}))
+    flat = without_defaults(flatten({group: config.get(group, {}) for group in _GROUPS}))
     try:
         preset = find_algorithm(str(flat.get("agent.algorithm", DEFAULT))).preset()
     except ConfigurationError:
@@ -127,7 +155,7 @@ def _of_method(config: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _without_defaults(flat: dict[str, Any]) -> dict[str, Any]:
+def without_defaults(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The settings without options of balancers and networks that have their default: it need not be written down."""
     defaults: dict[str, Any] = {}
     for side, options in (("name", "options"), ("actor", "actor_options")):
@@ -148,7 +176,7 @@ def _sources(record: Mapping[str, Any]) -> dict[str, str]:
 
 def _labels(methods: Sequence[Mapping[str, Any]]) -> list[str]:
     """The balancer's name, and in brackets as few settings as tell methods of the same balancer apart."""
-    labels = [str(settings.get(_BALANCER, "unknown")) for settings in methods]
+    labels = [balancer_of(settings) for settings in methods]
     for balancer in set(labels):
         members = [i for i, label in enumerate(labels) if label == balancer]
         if len(members) > 1:

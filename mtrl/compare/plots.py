@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter
 
 from mtrl.compare.comparison import ALIKE, BETTER, ENV_STEPS, SECONDS, TOO_FEW, WORSE, Comparison
+from mtrl.compare.measures import FINAL, PER_MINUTE, WORST
 from mtrl.compare.style import GRID, INK, MUTED, PAPER, Look, looks, new_figure, panels
 
 WIDTH = 10.0
@@ -34,7 +35,7 @@ def draw_scores(comparison: Comparison) -> Figure:
         for y, row in table.iterrows():
             _interval(axis, y, row[name], row[f"{name}_low"], row[f"{name}_high"], look[row["method"]])
         axis.set_title(title, fontsize=9)
-        _success_axis(axis, "x")
+        success_axis(axis, "x")
         axis.grid(axis="y", visible=False)
     _row_names(axes[0], table["method"], look)
     return figure
@@ -48,11 +49,11 @@ def draw_differences(comparison: Comparison) -> Figure | None:
     order = list(comparison.summary["method"][::-1])
     order.remove(comparison.baseline.label)
     figure = new_figure(WIDTH, 1.0 + 0.27 * len(order))
-    axes = figure.subplots(1, 2, sharey=True)
+    measures = [comparison.measures[name] for name in dict.fromkeys((comparison.primary or FINAL, FINAL, WORST))]
+    axes = figure.subplots(1, len(measures), sharey=True)
     look = _looks(comparison)
-    titles = {"final": "final success, mean over tasks", "worst": f"final success, {_worst(comparison)}"}
-    for axis, (measure, title) in zip(axes, titles.items(), strict=True):
-        rows = table[table["measure"] == measure].set_index("method")
+    for axis, measure in zip(axes, measures, strict=True):
+        rows = table[table["measure"] == measure.name].set_index("method")
         axis.axvline(0, color=INK, linewidth=1)
         for y, label in enumerate(order):
             row = rows.loc[label]
@@ -60,9 +61,9 @@ def draw_differences(comparison: Comparison) -> Figure | None:
             solid = row["verdict"] in (BETTER, WORSE)
             ends = row["difference"], row["low"], row["high"]
             _interval(axis, y, *ends, Look(look[label].key, colour, "-", "o"), hollow=not solid)
-        axis.set_title(title)
+        axis.set_title(measure.words)
         axis.set_xlabel(f"difference from {comparison.baseline.label}")
-        axis.xaxis.set_major_formatter(FuncFormatter(_signed))
+        axis.xaxis.set_major_formatter(FuncFormatter(_signed if measure.name != PER_MINUTE else _signed_small))
         axis.grid(axis="y", visible=False)
     _row_names(axes[0], order, look)
     return figure
@@ -78,7 +79,7 @@ def draw_curves(comparison: Comparison, clock: str) -> Figure:
         label = "env steps, all tasks"
     figure = _draw_by_method(comparison, table, clock, label, "success, mean over tasks")
     for axis in figure.axes:
-        _success_axis(axis, "y")
+        success_axis(axis, "y")
         axis.set_xlim(left=0)
         if clock == ENV_STEPS:
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -91,8 +92,8 @@ def draw_profiles(comparison: Comparison) -> Figure:
         comparison, comparison.profiles, "threshold", "final success of at least", "share of runs and tasks"
     )
     for axis in figure.axes:
-        _success_axis(axis, "y")
-        _success_axis(axis, "x")
+        success_axis(axis, "y")
+        success_axis(axis, "x")
     return figure
 
 
@@ -204,7 +205,8 @@ def _row_names(axes: Axes, names: Iterable[str], look: dict[str, Look]) -> None:
     axes.set_ylim(-0.6, len(labels) - 0.4)
 
 
-def _success_axis(axes: Axes, which: str) -> None:
+def success_axis(axes: Axes, which: str) -> None:
+    """An axis of success, from 0 to 1."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xlim if which == "x" else axes.set_ylim)(-0.03, 1.03)
     axis.set_ticks(np.linspace(0, 1, 5), ["0", "0.25", "0.5", "0.75", "1"])
@@ -215,6 +217,10 @@ def _time_unit(seconds: float) -> tuple[float, str]:
         if seconds >= 2 * unit:
             return unit, f"wall-clock time, {name}"
     return 1.0, "wall-clock time, seconds"
+
+
+def _signed_small(value: float, position: int) -> str:
+    return f"{value:+.3g}".replace("-", "\N{MINUS SIGN}") if value else "0"
 
 
 def _signed(value: float, position: int) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 from markupsafe import Markup
 
 from mtrl.compare.comparison import ENV_STEPS, SECONDS, Comparison
-from mtrl.compare.sections import Section, sections, summary_table
+from mtrl.compare.sections import Section, sections
 from mtrl.compare.style import house_style, looks, save_png, to_svg
+from mtrl.compare.tables import summary_table
 from mtrl.compare.verdict import Verdict, judge
 from mtrl.errors import RunFolderError
 from mtrl.places import require_folder
@@ -57,7 +58,7 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
         parts = [_drawn(section, folder / FIGURES) for section in sections(comparison)]
     context = _context(comparison, judge(comparison), parts)
     for template, name in (("report.html.j2", PAGE), ("report.md.j2", MARKDOWN)):
-        (folder / name).write_text(_render(template, context), encoding="utf-8")
+        (folder / name).write_text(render(template, context), encoding="utf-8")
     return folder / PAGE
 
 
@@ -66,6 +67,8 @@ def _write_data(comparison: Comparison, folder: Path) -> None:
     for name, table in {
         "summary": comparison.summary,
         "differences": comparison.differences,
+        "sensitivity": comparison.sensitivity,
+        **({} if comparison.design is None else {"effects": comparison.effects}),
         "improvement": comparison.improvement,
         "profiles": comparison.profiles,
         "curves_env_steps": comparison.curves(ENV_STEPS),
@@ -91,7 +94,7 @@ def _context(comparison: Comparison, verdict: Verdict, parts: Sequence[_Part]) -
     look = looks([method.label for method in comparison.methods], comparison.baseline.label)
     return {
         "comparison": comparison,
-        "suite": protocol.get("suite", "unknown suite"),
+        "suite": comparison.suite,
         "env_steps": protocol.get("env_steps"),
         "verdict": verdict,
         "summary": summary_table(comparison),
@@ -104,7 +107,8 @@ def _context(comparison: Comparison, verdict: Verdict, parts: Sequence[_Part]) -
     }
 
 
-def _render(template: str, context: dict[str, Any]) -> str:
+def render(template: str, context: dict[str, Any]) -> str:
+    """A template as text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

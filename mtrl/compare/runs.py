@@ -9,7 +9,16 @@ import numpy as np
 
 from agents.tags import BALANCER_WEIGHT, CONFLICT_SHARE, ENV_STEPS, EVAL_SUCCESS, UPDATES, WALL_TIME, of_task
 from mtrl.errors import RunFolderError
-from mtrl.run_folder import CONFIG_FILE, FINISHED, RECORD_FILE, RESULTS_CSV, RunFolder, was_set_aside
+from mtrl.run_folder import (
+    CONFIG_FILE,
+    FAILED,
+    FINISHED,
+    RECORD_FILE,
+    RESULTS_CSV,
+    RunFolder,
+    failures_before,
+    was_set_aside,
+)
 from mtrl.tracking import read_metrics
 
 
@@ -45,6 +54,7 @@ class Run:
     :param conflict: share of task pairs in conflict, ``[T]``, by network (``critic``, ``actor``)
     :param updates: gradient updates
     :param env_steps: how far it has come, over all tasks
+    :param failures_before: runs that failed in its folder before it
     """
 
     folder: Path
@@ -57,6 +67,7 @@ class Run:
     conflict: Mapping[str, Series] = field(default_factory=dict)
     updates: int = 0
     env_steps: int = 0
+    failures_before: int = 0
 
     @property
     def seed(self) -> int:
@@ -72,6 +83,16 @@ class Run:
     def finished(self) -> bool:
         """Whether it has a final result."""
         return self.final is not None
+
+    @property
+    def failures(self) -> int:
+        """How often it failed, whatever became of it afterwards."""
+        return self.failures_before + (self.status == FAILED)
+
+    @property
+    def parameters(self) -> Mapping[str, int]:
+        """Parameters of ``actor`` and ``critic`` (all critics together); empty where they were not recorded."""
+        return (self.record.get("agent") or {}).get("parameters") or {}
 
     @property
     def protocol(self) -> Mapping[str, Any]:
@@ -128,6 +149,18 @@ def read_runs(paths: Iterable[str | Path]) -> tuple[list[Run], list[LeftOut]]:
     return runs, left_out
 
 
+def read_head(folder: Path) -> Run:
+    """A run's settings and record alone, without anything that it measured.
+
+    :raises RunFolderError: if a file is missing or does not hold what it should
+    """
+    record = RunFolder(folder).record
+    if not record:
+        raise RunFolderError(f"its {RECORD_FILE} cannot be read")
+    nothing = np.empty(0)
+    return Run(folder, _config(folder), record, Series(nothing, nothing, nothing))
+
+
 def read_run(folder: Path) -> Run:
     """One run; without final results if it is not finished.
 
@@ -155,6 +188,7 @@ def read_run(folder: Path) -> Run:
         conflict=_conflict(metrics),
         updates=int(next((line[UPDATES] for line in reversed(metrics) if line.get(UPDATES)), 0)),
         env_steps=int(metrics[-1][ENV_STEPS]) if metrics else 0,
+        failures_before=failures_before(folder),
     )
 
 

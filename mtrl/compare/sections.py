@@ -3,26 +3,30 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
-from mtrl.compare import plots, stats, task_plots
+from mtrl.compare import plots, power, stats, study_plots, task_plots
 from mtrl.compare.comparison import ENV_STEPS, SECONDS, Comparison
-from mtrl.compare.protocol import describe, mixed_fields, protocol_of
-from mtrl.compare.verdict import enumerate_words, progress, signed
+from mtrl.compare.tables import (
+    Table,
+    architecture_table,
+    commands_table,
+    cost_table,
+    effects_table,
+    machines,
+    protocol_table,
+    references_table,
+    seeds_table,
+    sensitivity_table,
+    worst_table,
+)
+from mtrl.compare.verdict import enumerate_words
 from mtrl.config import flatten
 
-_HARDEST = 3  # tasks of a method that are named
-ABSENT = "\N{EN DASH}"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Text in rows and columns; the first column is a name."""
-
-    header: list[str]
-    rows: list[list[str]]
+_PUBLISHED = (
+    "Other people's numbers under other people's protocols: they were not measured as these runs were, and stand in no "
+    "statistic, interval or verdict of this page. Env steps are per task, on a logarithmic axis."
+)
 
 
 @dataclass(frozen=True)
@@ -102,39 +106,72 @@ def sections(comparison: Comparison) -> list[Section]:
         Section(key, title, text, table=_TABLES[key](comparison) if key in _TABLES else None, figure=draw(comparison))
         for key, title, text, draw in drawn
     ]
-    return [*found, *_record(comparison)]
+    return [*_study(comparison), *found, *_record(comparison)]
 
 
-def summary_table(comparison: Comparison) -> Table:
-    """The table that stands below the verdict."""
-    differences = comparison.differences
-    rows = differences[differences["measure"] == "final"].set_index("method") if len(differences) else differences
-    worst = "worst task" if comparison.worst == 1 else f"{comparison.worst} worst tasks"
-    header = ["method", "seeds", "final, mean", "95 % interval", "difference", "95 % interval", "verdict"]
-    table = []
-    for _, row in comparison.summary.iterrows():
-        label = str(row["method"])
-        cells = [label, str(row["seeds"]), f"{row['final']:.2f}", interval(row["final_low"], row["final_high"])]
-        if label == comparison.baseline.label:
-            cells += [ABSENT, ABSENT, "baseline"]
-        else:
-            other = rows.loc[label]
-            ends = interval(other["low"], other["high"], signed)
-            cells += [signed(other["difference"]), ends, other["verdict"]]
-        cells += [f"{row[name]:.2f}" for name in ("final_iqm", "worst", "best")]
-        table.append(cells)
-    return Table([*header, "final, IQM", f"final, {worst}", "best"], table)
+# ---------------------------------------------------------------------- what a planned study asks
 
 
-def narrow(summary: Table) -> Table:
-    """The summary for a terminal: without the interval of the mean itself, and the interquartile mean."""
-    kept = [i for i in range(len(summary.header)) if i not in (3, 7)]
-    return Table([summary.header[i] for i in kept], [[row[i] for i in kept] for row in summary.rows])
+def _study(comparison: Comparison) -> list[Section]:
+    """The parts that a comparison has only if there is something to say in them."""
+    found = []
+    if comparison.design is not None:
+        found.append(
+            Section(
+                "factors",
+                "Two factors",
+                _factors_text(comparison),
+                table=effects_table(comparison),
+                figure=study_plots.draw_design(comparison),
+            )
+        )
+    if comparison.others:
+        found.append(
+            Section(
+                "sensitivity",
+                "What would change this verdict",
+                _sensitivity_text(comparison),
+                sensitivity_table(comparison),
+            )
+        )
+    if len({method.network for method in comparison.methods}) > 1:
+        text = "The same runs by architecture. Parameters of the critics are those of all of them together."
+        found.append(Section("architectures", "Architectures", text, architecture_table(comparison)))
+    if comparison.references:
+        found.append(
+            Section(
+                "references",
+                "Beside published results",
+                _PUBLISHED,
+                table=references_table(comparison),
+                figure=study_plots.draw_references(comparison),
+            )
+        )
+    return found
 
 
-def interval(low: float, high: float, number: Callable[[float], str] = "{:.2f}".format) -> str:
-    """``0.10 to 0.20``; a dash where there is none."""
-    return ABSENT if low != low else f"{number(low)} to {number(high)}"
+def _factors_text(comparison: Comparison) -> str:
+    design = comparison.design
+    assert design is not None, "asked for where there is one"
+    text = (
+        f"{comparison.primary_measure.words.capitalize()} over {' and '.join(design.factors)}, from the "
+        f"{len(design.seeds)} seeds that all combinations share. A main effect is taken on the mean over the other "
+        "factor. An interaction says by how much a difference changes with the other factor: where it is not zero, the "
+        "main effects alone mislead. Main effects are corrected together, and so are interactions."
+    )
+    if not design.left_out:
+        return text
+    return f"{text} Left out for want of combinations: {enumerate_words(design.left_out)}."
+
+
+def _sensitivity_text(comparison: Comparison) -> str:
+    return (
+        f"Detectable: the true difference in {comparison.primary_measure.words} that these seeds would find with a "
+        f"probability of {power.POWER:g}, from the spread of the runs (two-sided t test at 5 %), by itself and where "
+        "Holm's correction is strictest. The last column: seeds of each method with which a true difference as large "
+        f"as the one found would be; a dash is more than {power.MOST_SEEDS:,}. A difference that was not found and is "
+        "smaller than detectable may well be there."
+    )
 
 
 # ---------------------------------------------------------------------- what the runs were
@@ -142,73 +179,23 @@ def interval(low: float, high: float, number: Callable[[float], str] = "{:.2f}".
 
 def _record(comparison: Comparison) -> list[Section]:
     return [
-        Section("seeds", "Seeds", "Statistics are over finished runs only.", table=_seeds_table(comparison)),
+        Section("seeds", "Seeds", "Statistics are over finished runs only.", table=seeds_table(comparison)),
         Section(
             "protocol",
             "Protocol and budget",
             "What every number on this page is labelled with."
             if not comparison.mixed
             else "The runs differ in the fields marked with a star, which list every value that occurs.",
-            table=_protocol_table(comparison),
+            table=protocol_table(comparison),
         ),
-        Section("commands", "Commands", "", table=_commands_table(comparison), folded=True),
+        Section("commands", "Commands", "", table=commands_table(comparison), folded=True),
     ]
-
-
-def _seeds_table(comparison: Comparison) -> Table:
-    rows = [
-        [
-            method.label,
-            str(len(method.runs)),
-            ", ".join(map(str, method.seeds)) or ABSENT,
-            "; ".join(map(progress, method.unfinished)) or ABSENT,
-            ", ".join(map(str, method.missing)) or ABSENT,
-        ]
-        for method in (*comparison.methods, *comparison.without_result)
-    ]
-    return Table(["method", "finished", "their seeds", "unfinished", "missing"], rows)
-
-
-def _protocol_table(comparison: Comparison) -> Table:
-    runs = comparison.runs
-    mixed = mixed_fields(runs)
-    rows = []
-    for field in dict.fromkeys(field for run in runs for field in protocol_of(run)):
-        values = mixed.get(field) or [describe(protocol_of(runs[0]).get(field))]
-        rows.append([f"{field} *" if field in mixed else field, " | ".join(values)])
-    versions = [flatten(run.record.get("versions") or {}) for run in runs]
-    for package in dict.fromkeys(name for found in versions for name in found):
-        values = sorted({str(found.get(package, ABSENT)) for found in versions})
-        rows.append([f"version of {package}", " | ".join(values)])
-    commits = sorted({str((run.record.get("git") or {}).get("commit") or "unknown")[:12] for run in runs})
-    rows.append(["commit", " | ".join(commits)])
-    rows.append(["machine", " | ".join(_machines(comparison))])
-    return Table(["field", "value"], rows)
-
-
-def _commands_table(comparison: Comparison) -> Table:
-    rows = [
-        [method.label, str(run.seed), str(run.record.get("command", ABSENT))]
-        for method in comparison.methods
-        for run in method.runs
-    ]
-    return Table(["method", "seed", "command"], rows)
-
-
-def _machines(comparison: Comparison) -> list[str]:
-    found = set()
-    for run in comparison.runs:
-        machine, agent = run.record.get("machine") or {}, run.record.get("agent") or {}
-        gpu = f", {machine['gpu']}" if machine.get("gpu") else ""
-        threads = f", {agent['torch_threads']} threads" if "torch_threads" in agent else ""
-        found.add(f"{machine.get('cpu', 'unknown')}, {machine.get('cores', '?')} cores{gpu}{threads}")
-    return sorted(found)
 
 
 def _machines_text(comparison: Comparison) -> str:
-    machines = _machines(comparison)
-    if len(machines) > 1:
-        return f"Caution: these runs were made on {len(machines)} different machines or numbers of threads."
+    found = machines(comparison)
+    if len(found) > 1:
+        return f"Caution: these runs were made on {len(found)} different machines or numbers of threads."
     return "Times compare only if the machine did nothing else, or the same, beside every run."
 
 
@@ -253,35 +240,4 @@ def _conflict_text(comparison: Comparison) -> str:
     return f"{text} Recorded only by balancers that compute the gradients of single tasks.{not_drawn}"
 
 
-def _cost_table(comparison: Comparison) -> Table:
-    summary = comparison.summary
-    baseline = summary.loc[summary["method"] == comparison.baseline.label, "ms_per_update"].iloc[0]
-    rows = [
-        [
-            str(row["method"]),
-            _number(row["ms_per_update"], ".2f"),
-            interval(row["ms_per_update_low"], row["ms_per_update_high"]),
-            _number(row["ms_per_update"] / baseline if baseline else np.nan, ".2f"),
-            _number(row["total_seconds"] / 60, ".1f"),
-        ]
-        for _, row in summary.iterrows()
-    ]
-    header = ["method", "ms per update", "95 % interval", f"times {comparison.baseline.label}", "minutes per run"]
-    return Table(header, rows)
-
-
-def _worst_table(comparison: Comparison) -> Table:
-    """The hardest tasks of every method, by their mean over seeds."""
-    scores = comparison.scores.groupby(["method", "task"])["final"].mean()
-    rows = []
-    for label in comparison.summary["method"]:
-        hardest = scores[label].sort_values(kind="stable").head(_HARDEST)
-        rows.append([str(label), ", ".join(f"{task} {value:.2f}" for task, value in hardest.items())])
-    return Table(["method", "hardest tasks, mean over seeds"], rows)
-
-
-def _number(value: float, form: str) -> str:
-    return ABSENT if pd.isna(value) else format(value, form)
-
-
-_TABLES: dict[str, Callable[[Comparison], Table]] = {"cost": _cost_table, "tasks": _worst_table}
+_TABLES: dict[str, Callable[[Comparison], Table]] = {"cost": cost_table, "tasks": worst_table}

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mtrl.compare import stats
+from mtrl.compare import power, stats
 from mtrl.compare.comparison import ALIKE, BETTER, TOO_FEW, WORSE, Comparison
+from mtrl.compare.measures import FINAL, WORST
 from mtrl.compare.methods import Method
 from mtrl.compare.runs import Run
 
@@ -17,11 +18,13 @@ _ALPHA = 1 - stats.LEVEL
 class Verdict:
     """Sentences, the most important first.
 
-    :param headline: who is better than the baseline in final success, and who is not
+    :param headline: who is better than the baseline in the primary measure, and who is not
     :param details: the numbers, one sentence per verdict
-    :param worst: the same for the worst tasks
+    :param worst: the same for the worst tasks; or for final success, where the worst tasks are primary
     :param caution: what to keep in mind
     :param seeds: which runs are missing or unfinished
+    :param declared: that the primary outcome was declared, if it was
+    :param change: what would change the verdict
     """
 
     headline: str
@@ -29,6 +32,8 @@ class Verdict:
     worst: str
     caution: tuple[str, ...]
     seeds: tuple[str, ...]
+    declared: str = ""
+    change: str = ""
 
 
 def judge(comparison: Comparison) -> Verdict:
@@ -36,14 +41,18 @@ def judge(comparison: Comparison) -> Verdict:
     seeds = tuple(seed_notes(comparison))
     if not comparison.others:
         return Verdict("One method only: there is nothing to compare it with.", (), "", (), seeds)
+    primary = comparison.primary_measure
+    second = comparison.measures[WORST if primary.name != WORST else FINAL]
     table = comparison.differences
-    final, worst = (table[table["measure"] == measure] for measure in ("final", "worst"))
+    first, other = (table[table["measure"] == measure.name] for measure in (primary, second))
     return Verdict(
-        headline=_headline(comparison, final, "final success"),
-        details=tuple(_details(comparison, final)),
-        worst=_headline(comparison, worst, f"final success in {_worst_tasks(comparison)}"),
-        caution=tuple(_cautions(comparison, final)),
+        headline=_headline(comparison, first, primary.words),
+        details=tuple(_details(comparison, first)),
+        worst=_headline(comparison, other, second.words),
+        caution=tuple(_cautions(comparison, first)),
         seeds=seeds,
+        declared=_declared(comparison),
+        change=_change(comparison),
     )
 
 
@@ -78,8 +87,36 @@ def _missing(method: Method) -> str:
     return f"{method.label} has {len(method.runs)} of {wanted} seeds: {'; '.join(parts)}."
 
 
-def _worst_tasks(comparison: Comparison) -> str:
-    return "a run's worst task" if comparison.worst == 1 else f"a run's {comparison.worst} worst tasks"
+def _declared(comparison: Comparison) -> str:
+    if comparison.primary is None:
+        return ""
+    measure = comparison.primary_measure
+    return (
+        f"Primary outcome, declared before the runs: {measure.words}, which is {measure.definition}. Its "
+        f"{len(comparison.others)} comparisons are corrected together (Holm); every other number on this page is "
+        "secondary."
+    )
+
+
+def _change(comparison: Comparison) -> str:
+    """How large a difference had to be to be found, and what is out of reach with these seeds."""
+    measure, table = comparison.primary_measure, comparison.sensitivity
+    known = table.dropna(subset=["detectable"])
+    if known.empty:
+        return "With one seed of a method no difference can be told from chance."
+    seeds, count = int(known["seeds"].min()), len(table)
+    text = (
+        f"What would change this verdict: with {seeds} seeds, a true difference in {measure.words} of "
+        f"{measure.number(known['detectable'].median())} (median over the methods; "
+        f"{measure.number(known['detectable'].min())} to {measure.number(known['detectable'].max())}) would be found "
+        f"with a probability of {power.POWER:g}, each comparison by itself"
+    )
+    needed = power.seeds_for_correction(count)
+    if count > 1 and known["paired"].all() and seeds < needed:
+        return f"{text}. After correction for {count} comparisons none can be: that takes {needed} seeds at least."
+    if count > 1:
+        text += f", and one of {measure.number(known['corrected'].median())} after correction for {count} comparisons"
+    return f"{text}. Smaller ones need more seeds."
 
 
 def _headline(comparison: Comparison, table: pd.DataFrame, measure: str) -> str:
@@ -112,18 +149,20 @@ def _headline(comparison: Comparison, table: pd.DataFrame, measure: str) -> str:
 
 
 def _details(comparison: Comparison, table: pd.DataFrame) -> list[str]:
-    summary = comparison.summary.set_index("method")["final"]
+    measure = comparison.primary_measure
+    summary = comparison.summary.set_index("method")[measure.name]
     theirs = summary[comparison.baseline.label]
     lines = []
     for label in summary.index.drop(comparison.baseline.label):
         row = table.set_index("method").loc[label]
         interval = "one seed, no interval"
         if row["low"] == row["low"]:
-            interval = f"95 % interval {signed(row['low'])} to {signed(row['high'])}"
+            interval = f"95 % interval {measure.signed(row['low'])} to {measure.signed(row['high'])}"
         how = f"{row['seeds']} shared seeds" if row["paired"] else "seeds not shared"
         lines.append(
-            f"{label}: {row['verdict']}; {summary[label]:.2f} against {theirs:.2f}, difference "
-            f"{signed(row['difference'])} ({interval}, {how}; p = {row['p']:.3f}, {row['p_holm']:.3f} after Holm)."
+            f"{label}: {row['verdict']}; {measure.number(summary[label])} against {measure.number(theirs)}, difference "
+            f"{measure.signed(row['difference'])} ({interval}, {how}; p = {row['p']:.3f}, {row['p_holm']:.3f} after "
+            "Holm)."
         )
     return lines
 
@@ -143,6 +182,12 @@ def _cautions(comparison: Comparison, table: pd.DataFrame) -> list[str]:
         else:
             text += f"those of {enumerate_words(stands)} stand, those of {enumerate_words(falls)} do not."
         found.append(text)
+    if failed := [method for method in (*comparison.methods, *comparison.without_result) if method.failures]:
+        counts = [f"{method.label} {method.failures}" for method in failed]
+        found.append(
+            f"Runs failed: {enumerate_words(counts)}. Numbers are of the runs that finished, which flatters a method "
+            "that fails where learning goes badly."
+        )
     if comparison.mixed:
         found.append(
             f"The runs were not measured in the same way: they differ in {enumerate_words(list(comparison.mixed))}. "
@@ -167,11 +212,6 @@ def _labels(comparison: Comparison, table: pd.DataFrame, verdict: str | None = N
     """Methods of a table with a verdict, best first."""
     chosen = set(table["method"] if verdict is None else table.loc[table["verdict"] == verdict, "method"])
     return [label for label in comparison.summary["method"] if label in chosen]
-
-
-def signed(value: float) -> str:
-    """``+0.12``, with a true minus sign."""
-    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _be(words: Sequence[str]) -> str:

@@ -237,12 +237,34 @@ def sweep(options: Namespace) -> None:
     require_ray()
     overrides = readable(options.overrides)
     points = compose_grid(overrides)
-    configs = [point.config for point in points]
-    folders = {str(RunFolder.of(config).path) for config in configs}
+    journal = Sweep.begin(_runs_dir(points), overrides)
+    if code := _make(points, journal, _resources(options)):
+        sys.exit(code)
+
+
+def make_points(points: Sequence[Composed], resources: Resources) -> int:
+    """Train runs that no single grid describes; what is finished is skipped, what is not is resumed.
+
+    :param points: of any settings, with one ``runs_dir``
+    :return: how many failed
+    :raises MissingExtra: if Ray is not installed
+    """
+    require_ray()
+    journal = Sweep.begin(_runs_dir(points), [], total=len(points))
+    _make(points, journal, resources)
+    return sum(not is_finished(point.config) for point in points)
+
+
+def _runs_dir(points: Sequence[Composed]) -> Path:
+    folders = {str(RunFolder.of(point.config).path) for point in points}
     if len(folders) < len(points):
         raise ConfigError("Runs of a sweep need a folder each: leave run_dir out.")
-    runs_dir = Path(configs[0].runs_dir).resolve()
-    journal = Sweep.begin(runs_dir, overrides)
+    return Path(points[0].config.runs_dir).resolve()
+
+
+def _make(points: Sequence[Composed], journal: Sweep, resources: Resources) -> int:
+    """Make the runs that are not finished; returns the exit code of the sweep."""
+    runs_dir = _runs_dir(points)
     open_points = _skip_finished(points, journal)
     by_name = {point.overrides: point for point in open_points}
 
@@ -251,12 +273,11 @@ def sweep(options: Namespace) -> None:
         say(journal.describe_run(job.name, outcome.fault or _success(by_name[job.name].config)))
 
     try:
-        do_all(Runs(_jobs(open_points, runs_dir), told), _resources(options), _scratch(runs_dir))
+        do_all(Runs(_jobs(open_points, runs_dir), told), resources, _scratch(runs_dir))
     finally:
         say(journal.describe_end())
         code = journal.end()
-    if code:
-        sys.exit(code)
+    return code
 
 
 def _skip_finished(points: Sequence[Composed], journal: Sweep) -> list[Composed]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from agents.balancers import list_balancers
@@ -170,6 +171,24 @@ def test_evaluate_prints_and_keeps_a_table(finished: Result, capsys: pytest.Capt
     assert main(["evaluate", str(finished.folder), "--episodes", "2", "--seed", "7", "--workers", "0"]) == 0
     assert "goals of seed 7" in capsys.readouterr().out
     assert (finished.folder / "evaluations" / "seed7-episodes2" / "results.md").exists()
+
+
+def test_trained_goals_stand_beside_unseen_ones(finished: Result, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", str(finished.folder), "--episodes", "3", "--goal-seeds", "2", "--workers", "0"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "trained goals" in said and "seeds 1001 to 1002" in said
+    table = pd.read_csv(finished.folder / "evaluations" / "unseen-goals.csv", index_col="task")
+    assert table.index[-1] == "mean" and len(table) == 5
+    places = [finished.folder / "evaluations" / f"seed{seed}-episodes3" / "results.csv" for seed in (1, 1001, 1002)]
+    own, *others = (pd.read_csv(place, index_col="task")["success"] for place in places)
+    assert table["trained"].to_numpy() == pytest.approx(own.to_numpy())
+    assert table["unseen"].to_numpy() == pytest.approx(((others[0] + others[1]) / 2).to_numpy())
+    assert (table["lowest"] <= table["unseen"]).all() and (table["unseen"] <= table["highest"]).all()
+    assert main([*command, "--seed", "3"]) == 2
+    assert "--goal-seeds chooses the seeds itself" in capsys.readouterr().err
+    assert main([*command[:-3], "0", "--workers", "0"]) == 2
+    assert "--goal-seeds must be at least 1, found 0." in capsys.readouterr().err
 
 
 def test_evaluating_what_is_no_run_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,12 +25,17 @@ def write_run(
     env_steps: int = 200_000,
     protocol: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
+    actor: str | None = None,
+    network: str = "mlp",
+    parameters: dict[str, int] | None = None,
     evaluation_seed: int | None = None,
 ) -> Path:
     """One run folder.
 
     :param level: final success of every task, or of all; it is reached along a straight line, with noise of the seed
     :param status: of an unfinished run, half of the metrics are written and no result
+    :param actor: balancer of the actor, where it has one of its own
+    :param parameters: of ``actor`` and ``critic``; None is a record that has none
     :param evaluation_seed: fixes the goals of evaluation; None takes those of the run's seed
     """
     generator = np.random.default_rng([seed, *balancer.encode(), *agent.encode()])
@@ -41,8 +46,8 @@ def write_run(
     config = {
         "seed": seed,
         "agent": {"name": agent, "tau": 0.005},
-        "network": {"name": "mlp"},
-        "balancer": {"name": balancer, "options": options or {}},
+        "network": {"name": network},
+        "balancer": {"name": balancer, "options": options or {}, "actor": actor},
         "env": {"copies": 1},
         "evaluation": {"every_env_steps": None, "episodes": 5, "seed": evaluation_seed},
     }
@@ -52,7 +57,7 @@ def write_run(
         "status": status,
         "command": f"python train.py balancer={balancer} seed={seed}",
         "machine": {"cpu": "A Processor", "cores": 2, "gpu": None},
-        "agent": {"torch_threads": 1, "device": "cpu"},
+        "agent": {"torch_threads": 1, "device": "cpu"} | ({"parameters": parameters} if parameters else {}),
         "versions": {"torch": "2.13.0"},
         "protocol": _protocol(tasks, env_steps, goal_seed) | (protocol or {}),
     }

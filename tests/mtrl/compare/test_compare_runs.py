@@ -258,7 +258,7 @@ def test_numbers_depend_on_their_seed_alone(two_methods: Path, make_run: MakeRun
     alone = compare_runs([two_methods]).summary.set_index("method")
     make_run("famo", 1)
     beside = compare_runs([two_methods]).summary.set_index("method")
-    assert alone.loc["pcgrad"].tolist() == beside.loc["pcgrad"].tolist()
+    assert alone.loc["pcgrad"].equals(beside.loc["pcgrad"])
     other = compare_runs([two_methods], seed=1).summary.set_index("method")
     assert alone.loc["pcgrad", "final_low"] != other.loc["pcgrad", "final_low"]
 

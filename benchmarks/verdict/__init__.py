@@ -1,0 +1,1 @@
+"""The study of docs/results/verdict/protocol.md, from nothing: ``python -m benchmarks.verdict``."""
