@@ -76,9 +76,7 @@ class Session:
     def _command(self, part: str, **options: Any) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "benchmarks.accelerator.measure", part, str(self.out)]
         flags = ["--rehearse"] if self.rehearse else []
-        return subprocess.Popen(
-            [*command, *flags], cwd=ROOT, env=self.environment, start_new_session=True, **options
-        )
+        return subprocess.Popen([*command, *flags], cwd=ROOT, env=self.environment, start_new_session=True, **options)
 
     def run(self, parts: list[Part]) -> None:
         """Measure what is not complete yet, within the time of the plan."""

@@ -32,7 +32,10 @@ PARTS = (
     Part("balancers", "An update of MTSAC with every balancer: 3x400, 128 samples per task", 40),
     Part("env_steps", "Environment steps per second, random actions", 25),
     Part("end_to_end", "Training, simulation included", 30),
-    *(Part(f"choices_{cores}", f"Threads and workers on {cores} cores: MT10, agent=mtsac", 15, cores) for cores in CORES),
+    *(
+        Part(f"choices_{cores}", f"Threads and workers on {cores} cores: MT10, agent=mtsac", 15, cores)
+        for cores in CORES
+    ),
     Part("compiled", "A compiled update, and one captured as CUDA graphs", 50),
     Part("training", "Four minutes of MT10: experiment=mt10_laptop", 240),
 )

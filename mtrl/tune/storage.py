@@ -140,7 +140,9 @@ class Storage:
         used = {record["sha256"] for tree in self._trees() for record in tree.values()}
         before = datetime.now(timezone.utc) - timedelta(seconds=older_than)
         unused = [
-            info.path for info in self._list("objects") if info.base_name not in used and (info.mtime or before) <= before
+            info.path
+            for info in self._list("objects")
+            if info.base_name not in used and (info.mtime or before) <= before
         ]
         for path in unused:
             self._files.delete_file(path)
