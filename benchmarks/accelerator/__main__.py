@@ -1,7 +1,7 @@
-"""``python -m benchmarks.accelerator [--out DIR] [--wheels DIR] [--rehearse]``: measure, and write one JSON and one table.
+"""``python -m benchmarks.accelerator [--out DIR]``: measure, and write one JSON and one page of tables.
 
-Needs a clone and PyTorch; what else is missing comes from a folder of wheels (``benchmarks/accelerator-wheels``), without
-the internet. Imports nothing that would have to be installed.
+Needs a clone and PyTorch; what else is missing comes from a folder of wheels (``benchmarks/accelerator-wheels``). No
+internet is needed, and nothing is imported that would have to be installed.
 """
 
 import argparse

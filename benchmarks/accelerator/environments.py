@@ -1,5 +1,6 @@
-"""What simulation takes, alone and beside the learner; which threads and workers suit a machine; a run of four minutes."""
+"""What simulation takes, alone and beside the learner; threads and workers; a run of four minutes."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from mtrl.errors import RunStopped
 from mtrl.experiment import run
 from mtrl.machine import available_cores, learning_threads
 from mtrl.run_folder import RunFolder
-from mtrl.tracking import read_metrics
+from mtrl.tracking import METRICS_FILE
 
 Measurement = tuple[str, Callable[[], Any]]
 SHORT = {"replay_per_task": 5_000, "warmup_steps_per_task": WARMUP}
@@ -100,10 +101,8 @@ def training(setup: Setup, out: Path) -> Iterator[Measurement]:
 
     def train() -> list[Row]:
         config = compose([*setup.training, *setup.overrides, f"run_dir={out / 'training'}", *QUIET])
-        try:
+        with contextlib.suppress(RunStopped):  # at the end of its wall time
             run(config)
-        except RunStopped:
-            pass  # at the end of its wall time
         return curve(RunFolder.of(config).path)
 
     yield "the run", train
@@ -115,7 +114,7 @@ QUIET = ("tracking.progress=false", "tracking.tensorboard=false", "tracking.plot
 def curve(folder: Path, points: int = 20) -> list[Row]:
     """Mean success of the training episodes of a run, at some env steps; and every evaluation."""
     rows: list[Row] = []
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
     learned = [line for line in lines if any(key.startswith(tags.ROLLOUT_SUCCESS) for key in line)]
     for line in learned[:: max(len(learned) // points, 1)] + [line for line in lines if tags.EVAL_SUCCESS_RATE in line]:
         found = [value for key, value in line.items() if key.startswith(tags.ROLLOUT_SUCCESS)]

@@ -1,4 +1,4 @@
-"""What updates take: MTSAC and MTPPO in three precisions, with every balancer, compiled, and captured as CUDA graphs."""
+"""What updates take: MTSAC and MTPPO in three precisions, with every balancer, compiled, captured as CUDA graphs."""
 
 import dataclasses
 import time

@@ -1,4 +1,4 @@
-"""The script for an accelerator: every part goes through on a CPU, and whatever fails in one leaves the others alone."""
+"""The script for an accelerator: every part goes through on a CPU, and what fails in one leaves the others alone."""
 
 import json
 import subprocess
@@ -105,7 +105,11 @@ def test_a_part_that_takes_too_long_is_stopped_with_all_that_it_started_and_the_
 
 
 def test_a_part_that_dies_says_how_and_is_tried_again_by_the_same_command(tmp_path, monkeypatch):
-    code = f"import sys; p = {str(tmp_path / 'tried')!r}; import os; t = os.path.exists(p); open(p, 'w'); sys.exit(0 if t else 'Illegal instruction')"
+    mark = str(tmp_path / "tried")
+    code = (
+        f"import os, sys; tried = os.path.exists({mark!r}); open({mark!r}, 'w'); "
+        "sys.exit(0 if tried else 'Illegal instruction')"
+    )
     made = session(tmp_path, monkeypatch, code)
     made.run([BY_NAME["checks"]])
     assert made.results["parts"]["checks"]["note"] == "Ended with code 1: Illegal instruction"

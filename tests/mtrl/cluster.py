@@ -1,4 +1,4 @@
-"""Two machines on one: each with a network address, a Ray node and a disk of its own, joined by a cable that can be cut.
+"""Two machines on one: each with a network address, a Ray node and a disk of its own, joined by a cable.
 
 Network namespaces are the machines, a veth pair is the cable, and each hides the other's folder under a mount of its
 own. Needs Linux, root and iproute2.
@@ -23,6 +23,8 @@ from tests.mtrl.processes import ROOT, wait_until
 
 PORT, S3_PORT = 6379, 5000
 PATIENCE = 300.0  # seconds; a busy machine takes a minute to start a node
+# Given, so that a node does not wait for its agents, half a minute at most, before it starts.
+_PORTS = {"dashboard-agent-grpc": 6390, "dashboard-agent-listen": 6391, "runtime-env-agent": 6392, "metrics-export": 6393}
 _STORE = 80 * 2**20
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "OMP_NUM_THREADS": "1"}
 
@@ -79,6 +81,7 @@ class Machine:
         """Start a Ray node with one core."""
         place = tempfile.mkdtemp(prefix="mtrl-ray-")  # a short path: sockets lie in it
         common = [f"--node-ip-address={self.address}", "--num-cpus=1", f"--object-store-memory={_STORE}", "--block"]
+        common += [f"--{name}-port={port}" for name, port in _PORTS.items()]
         place_option = [f"--temp-dir={place}"] if "--head" in arguments else []
         with (self.folder / "ray.log").open("w") as log:
             command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, *common, *place_option]

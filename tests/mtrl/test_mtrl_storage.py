@@ -117,7 +117,7 @@ def test_transitions_that_two_members_share_are_stored_once_and_travel_once(
     monkeypatch.setattr(storage, "_is_local", False)  # no links from the storage: what is here already is linked
     storage.fetch("child", tmp_path / "second" / "child")
     for name in chunks:
-        (other,) = [path for path in (tmp_path / "second" / "parent").rglob(Path(name).name)]
+        (other,) = (tmp_path / "second" / "parent").rglob(Path(name).name)
         assert other.stat().st_size == (tmp_path / "second" / "child" / name).stat().st_size
         assert other.stat().st_nlink > 1
 
