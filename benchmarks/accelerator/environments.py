@@ -101,8 +101,8 @@ def training(setup: Setup, out: Path) -> Iterator[Measurement]:
 
     def train() -> list[Row]:
         config = compose([*setup.training, *setup.overrides, f"run_dir={out / 'training'}", *QUIET])
-        with contextlib.suppress(RunStopped):  # at the end of its wall time
-            run(config)
+        with contextlib.suppress(RunStopped):  # at the end of its time
+            run(config, setup.pause_at)
         return curve(RunFolder.of(config).path)
 
     yield "the run", train

@@ -27,6 +27,7 @@ class Setup:
     :param calls: between two looks at the clock
     :param vector_steps: of a timing that simulates
     :param training: overrides of the run that trains
+    :param pause_at: env steps after which it ends; None leaves it to its wall time
     """
 
     device: str = "cuda"
@@ -43,6 +44,8 @@ class Setup:
     calls: int = 4
     vector_steps: int = 60
     training: tuple[str, ...] = ("experiment=mt10_laptop", "max_wall_time=220", "evaluation.every_env_steps=50_000")
+
+    pause_at: int | None = None
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -86,5 +89,12 @@ REHEARSAL = Setup(
     rounds=1,
     calls=1,
     vector_steps=3,
-    training=(*SMALL, "total_env_steps=2_000", "agent.warmup_steps_per_task=20", "evaluation.final_episodes=1"),
+    training=(
+        *SMALL,
+        "total_env_steps=1_000_000",
+        "agent.warmup_steps_per_task=20",
+        "evaluation.every_env_steps=500",
+        "tracking.every_env_steps=100",
+    ),
+    pause_at=2_000,
 )

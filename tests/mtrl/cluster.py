@@ -26,7 +26,7 @@ PATIENCE = 300.0  # seconds; a busy machine takes a minute to start a node
 # Given, so that a node waits for fewer of its agents before it starts.
 _PORTS = {"dashboard-agent-grpc": 6390, "dashboard-agent-listen": 6391, "runtime-env-agent": 6392, "metrics-export": 6393}
 _STORE = 80 * 2**20
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "OMP_NUM_THREADS": "1"}
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 
 
 def why_not() -> str | None:
@@ -154,7 +154,7 @@ class TwoMachines:
                 "aws_access_key_id='key', aws_secret_access_key='secret').create_bucket(Bucket='runs'); "
                 "print('ready', flush=True); time.sleep(1e9)"
             )
-            self._s3 = self.head.start([sys.executable, "-c", code], stdout=subprocess.PIPE)
+            self._s3 = self.head.start([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             assert self._s3.stdout is not None and self._s3.stdout.readline() == "ready\n"
             self.head.processes.remove(self._s3)  # the bucket outlives the head
 
