@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from mtrl.tune.jobs import Job, Jobs, toolkit_version, work
 
 OBJECT_STORE = 80 * 2**20  # bytes; jobs and outcomes are a few kilobytes each, and Ray wants 75 MB at least
 _PLACE, _PREFIX = "ray-is-in.txt", "mtrl-ray-"
+KNOCK_SECONDS = 15.0  # for the head of a cluster to answer
 NODE_SECONDS = 120.0  # for a node to say which version it has
 STARTS = 3  # of a job whose process dies, the first one included
 _QUIET = {
@@ -204,8 +206,9 @@ def _join(ray: Any, address: str, quiet: dict[str, Any]) -> None:
     :raises ConfigError: if none answers, or a node has no toolkit, or one of another version
     """
     try:
+        _knock(address)
         ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"--address must be that of a running Ray cluster, found {address!r}, where none answers: "
             "`ray start --head` starts one."
@@ -215,6 +218,13 @@ def _join(ray: Any, address: str, quiet: dict[str, Any]) -> None:
     except ConfigError:
         ray.shutdown()
         raise
+
+
+def _knock(address: str) -> None:
+    """:raises OSError: if nobody listens at ``host:port``; Ray itself would try for minutes"""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
 
 
 def _check_nodes(ray: Any) -> None:

@@ -24,9 +24,19 @@ from tests.mtrl.processes import ROOT, wait_until
 PORT, S3_PORT = 6379, 5000
 PATIENCE = 300.0  # seconds; a busy machine takes a minute to start a node
 # Given, so that a node waits for fewer of its agents before it starts.
-_PORTS = {"dashboard-agent-grpc": 6390, "dashboard-agent-listen": 6391, "runtime-env-agent": 6392, "metrics-export": 6393}
+_PORTS = {
+    "dashboard-agent-grpc": 6390,
+    "dashboard-agent-listen": 6391,
+    "runtime-env-agent": 6392,
+    "metrics-export": 6393,
+}
 _STORE = 80 * 2**20
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_worker_niceness": "0",
+    "OMP_NUM_THREADS": "1",
+}
 
 
 def why_not() -> str | None:
