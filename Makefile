@@ -14,7 +14,7 @@ TORCH_INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.py
 SOURCES := mtrl agents envs benchmarks tests docs train.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train test test-all test-faults lint docs bench clean
+.PHONY: help setup setup-dev train test test-all test-faults wheel lint docs bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -35,6 +35,12 @@ test-all: setup-dev ## the same with all members of the grids, and more random e
 
 test-faults: setup-dev ## run the long tests of what can go wrong: processes killed, disks filled, files broken
 	$(PYTEST) -m faults $(ARGS)
+
+wheel: setup-dev ## build dist/*.whl, install it away from this checkout, and train the toy from it
+	rm -rf build dist
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build
+	$(BIN)/python -m pytest tests/mtrl/test_mtrl_wheel.py $(ARGS)
 
 lint: setup-dev ## check style and types
 	$(BIN)/ruff check $(SOURCES)

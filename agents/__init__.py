@@ -20,6 +20,7 @@ from agents.files.agent_file import AgentFileError
 from agents.files.policy_file import load_policy, save_policy
 from agents.mtppo import MTPPO
 from agents.mtsac import MTSAC
+from agents.networks import NetworkShape, TaskNetwork, register_network
 from agents.policies import ActingPolicy, MultiTaskPolicy
 
 __all__ = [
@@ -35,8 +36,10 @@ __all__ = [
     "GramianWeighting",
     "MultiTaskPolicy",
     "Needs",
+    "NetworkShape",
     "NonFiniteUpdate",
     "Scheduler",
+    "TaskNetwork",
     "Tasks",
     "Weighting",
     "find_algorithm",
@@ -46,5 +49,6 @@ __all__ = [
     "make_balancer",
     "register_algorithm",
     "register_balancer",
+    "register_network",
     "save_policy",
 ]

@@ -20,7 +20,7 @@ from agents.compiler import Compiler
 from agents.errors import ConfigurationError
 from agents.metrics import UpdateMetrics
 from agents.multitask import MultiTaskAlgorithm
-from agents.networks.layers import takes_grouped_parameters
+from agents.networks.layers import keeps_small_factors, takes_grouped_parameters
 from agents.precision import autocast, fastest_exact_float32, resolve_precision
 
 
@@ -128,7 +128,7 @@ class ActorCriticAlgorithm(MultiTaskAlgorithm):
                 "jacobian='layerwise' needs a network made of layers that take grouped parameters "
                 "(agents/networks/layers.py); this one has others: choose jacobian='full' or 'auto'."
             )
-        free = asked == "auto" and grouped and Needs.JACOBIAN not in balancer.needs
+        free = asked == "auto" and grouped and keeps_small_factors(module) and Needs.JACOBIAN not in balancer.needs
         layerwise = asked == "layerwise" or (free and factors_pay(self.batch_size // self.num_tasks))
         expect_parameters(balancer, sum(parameter.numel() for parameter in module.parameters()))
         return GradientLayout(grouped, layerwise, scratch)

@@ -50,7 +50,7 @@ _FEW = 12  # names that make a sentence
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """``, did you mean 'x'?`` for the closest known name, or nothing."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name, [other for other in known if other != name], n=1, cutoff=0.5)
     return f", did you mean '{matches[0]}'?" if matches else "."
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from agents.errors import unknown_name
 from agents.networks.layers import GroupedLayer
+from agents.own_actions import OwnActions
 
 LOG_STDS = ("task", "state")
 LOG_STD_RANGE = (-3.0, 0.5)
@@ -31,8 +32,7 @@ class GaussianActor(nn.Module):
     """Gaussian whose means come from a network of the state.
 
     :param network: ``[G, B, S], [G] -> [1, G, B, O]`` with `outputs` O, as `outputs_for` says
-    :param num_tasks: K
-    :param action_size: A
+    :param own: which numbers of an action are a task's own
     :param log_std: where log standard deviations come from: a parameter for every ``task`` and action, or the network
         (``state``)
     :param initial_log_std: their value at the start; with ``state``, what is added to the network's outputs
@@ -41,8 +41,7 @@ class GaussianActor(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        num_tasks: int,
-        action_size: int,
+        own: OwnActions,
         log_std: str = "task",
         initial_log_std: float = -0.5,
     ) -> None:
@@ -50,8 +49,11 @@ class GaussianActor(nn.Module):
         if log_std not in LOG_STDS:
             raise unknown_name("log_std", log_std, LOG_STDS)
         self.network = network
+        self.own = own
         self.initial_log_std = initial_log_std
-        self.task_log_std = TaskLogStd(num_tasks, action_size, initial_log_std) if log_std == "task" else None
+        self.task_log_std = (
+            TaskLogStd(len(own.sizes), own.table.shape[1], initial_log_std) if log_std == "task" else None
+        )
 
     @staticmethod
     def outputs_for(action_size: int, log_std: str) -> int:
@@ -73,17 +75,26 @@ class GaussianActor(nn.Module):
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
 
-def draw(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
-    """Actions ``mean + std * noise``, all ``[..., A]``."""
-    return torch.addcmul(mean, log_std.exp(), noise)
+# `own` is 1 for the numbers of an action that are the task's own and 0 for padding, [..., 1, A]: see `OwnActions`.
 
 
-def log_density(mean: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
-    """Log-densities ``[...]`` of actions ``[..., A]``."""
+def draw(mean: Tensor, log_std: Tensor, noise: Tensor, own: Tensor | float = 1.0) -> Tensor:
+    """Actions ``mean + std * noise``, all ``[..., A]``; padding is 0."""
+    return torch.addcmul(mean, log_std.exp(), noise) * own
+
+
+def log_density(mean: Tensor, log_std: Tensor, actions: Tensor, own: Tensor | float = 1.0) -> Tensor:
+    """Log-densities ``[...]`` of the task's own numbers of actions ``[..., A]``."""
     distance = (actions - mean) * (-log_std).exp()
-    return (-0.5 * distance.square() - log_std - LOG_ROOT_TWO_PI).sum(-1)
+    return ((-0.5 * distance.square() - log_std - LOG_ROOT_TWO_PI) * own).sum(-1)
 
 
-def entropy(log_std: Tensor) -> Tensor:
-    """Differential entropies ``[...]`` in nats."""
-    return (log_std + 0.5 + LOG_ROOT_TWO_PI).sum(-1)
+def entropy(log_std: Tensor, own: Tensor | float = 1.0) -> Tensor:
+    """Differential entropies ``[...]`` of the task's own numbers, in nats."""
+    return ((log_std + 0.5 + LOG_ROOT_TWO_PI) * own).sum(-1)
+
+
+def mean_std(log_std: Tensor, own: Tensor) -> Tensor:
+    """Mean standard deviation of the task's own numbers, ``[G, B, A] -> [G]``."""
+    numbers = log_std.shape[-2] * own.sum((-2, -1))
+    return (log_std.exp() * own).sum((-2, -1)) / numbers

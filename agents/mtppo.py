@@ -160,8 +160,9 @@ class MTPPO(ActorCriticAlgorithm, OnPolicyAlgorithm):  # type: ignore[misc]
         states = self.rollout.grouped(torch.from_numpy(observations[:, : self.policy.state_size]))
         mean, log_std = self.actor(self.policy.scale(states.to(self.device)), self.rollout.task)
         noise = torch.randn(mean.shape, generator=self._exploration).to(self.device)
-        actions = draw(mean, log_std, noise)
-        return self.rollout.ungrouped(actions), self.rollout.ungrouped(log_density(mean, log_std, actions))
+        own = self.actor.own(self.rollout.task)
+        actions = draw(mean, log_std, noise, own)
+        return self.rollout.ungrouped(actions), self.rollout.ungrouped(log_density(mean, log_std, actions, own))
 
     # ------------------------------------------------------------------ learning
 

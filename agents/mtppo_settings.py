@@ -15,7 +15,8 @@ from agents.balancing.task_gradients import JACOBIANS
 from agents.critic_settings import PopArtSettings
 from agents.gaussian import LOG_STDS
 from agents.kl_rule import KL_RULES
-from agents.ppo_policy import OBSERVATION_SCALES, POPART_RATE
+from agents.observations import OBSERVATION_SCALES
+from agents.ppo_policy import POPART_RATE
 from agents.precision import PRECISIONS
 from agents.rollout import NORMALISATIONS
 from agents.settings import (

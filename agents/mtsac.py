@@ -50,7 +50,8 @@ class MTSAC(ActorCriticAlgorithm, MultiTaskOffPolicy):
         self._setup_machine()
         self.policy = self._make_policy(self.generators.torch("policy")).to(self.device)
         self.actor, self.critic, self.critic_target = self.policy.actor, self.policy.critic, self.policy.critic_target
-        target_entropy = target_entropy_of(settings.target_entropy, self.policy.action_size)
+        wanted = [target_entropy_of(settings.target_entropy, size) for size in self.action_sizes]
+        target_entropy = torch.tensor(wanted, dtype=torch.float64)
         self.temperature = Temperature(self.num_tasks, settings.ent_coef, settings.temperature, target_entropy).to(
             self.device
         )
@@ -119,6 +120,7 @@ class MTSAC(ActorCriticAlgorithm, MultiTaskOffPolicy):
         :param selection: which tasks the sample is of; None for all K, in order
         :return: metrics of this update, each a scalar or ``[K]``, on the device; NaN for an idle task
         """
+        sample = self._on_one_scale(sample)
         selection = selection or Selection.whole(self.num_tasks)
         context = self._context(selection)
         task, temperatures = selection.on(self.device), selection.pick(self.temperature.value())
@@ -137,6 +139,11 @@ class MTSAC(ActorCriticAlgorithm, MultiTaskOffPolicy):
         temperature = self.temperature.step(self.temperature_optimizer, -entropy, critic.selection, self.guard)
         self._move_targets()
         return self._report(critic, actor, context, temperature_loss=temperature, entropy=entropy)
+
+    def _on_one_scale(self, sample: ReplaySample) -> ReplaySample:
+        """The sample with its states on the scale of now: an old transition is read as a new one would be."""
+        scale = self.policy.scale
+        return sample._replace(states=scale(sample.states), next_states=scale(sample.next_states))
 
     def _context(self, selection: Selection) -> UpdateContext:
         return UpdateContext(

@@ -14,6 +14,7 @@ from agents.balancing.task_gradients import JACOBIANS
 from agents.critic_settings import CategoricalSettings, PopArtSettings
 from agents.critics import REDUCTIONS
 from agents.errors import ConfigurationError
+from agents.observations import OBSERVATION_SCALES
 from agents.policies import ACTION_CRITICS, LOG_STD_RANGES
 from agents.precision import PRECISIONS
 from agents.reward_scale import REWARD_SCALES
@@ -48,7 +49,7 @@ class MTSACSettings:
     :param gradient_steps: updates in a round
     :param ent_coef: temperature: ``auto``, ``auto_<initial value>`` (learned) or a fixed number
     :param temperature: ``per_task``, or ``shared`` by all tasks
-    :param target_entropy: in nats; ``auto`` is ``-A``, the size of an action, and ``auto_0.5`` half of it
+    :param target_entropy: in nats; ``auto`` is ``-A``, the size of a task's actions, and ``auto_0.5`` half of it
     :param temperature_beta1: first-moment decay of the temperature's Adam; lower forgets sooner which way it went
     :param reward_scale: ``none``; ``std`` to divide sampled rewards by their task's standard deviation; ``return`` by
         the largest return of their task, so that values fit into a categorical critic's support; or a number that
@@ -136,6 +137,7 @@ class MTSACPreset(MTSACSettings, AgentPreset):
     :param ensemble_reduction: one value of the two critics, for targets and actor: the smaller one, or the mean
     :param critic_layer_norm: of the networks that leave the choice; bronet always has it
     :param actor_layer_norm: likewise, of the actor
+    :param observation_scale: ``running`` divides states by their standard deviation so far; ``none`` leaves them
     :param log_std: how the actor's log standard deviations are bounded: cut off at [-20, 2] (``clamp``), or squashed
         into [-10, 2] (``tanh``)
     """
@@ -157,9 +159,12 @@ class MTSACPreset(MTSACSettings, AgentPreset):
     )
     ensemble_reduction: Annotated[str, Choice(REDUCTIONS), IN_POLICY] = "min"
     log_std: Annotated[str, Choice(tuple(LOG_STD_RANGES)), IN_POLICY] = "clamp"
-    popart: Annotated[PopArtSettings, Gives("policy_kwargs['critic_kwargs']")] = field(default_factory=PopArtSettings)
+    popart: Annotated[PopArtSettings, Gives("policy_kwargs['critic_kwargs']"), Later()] = field(
+        default_factory=PopArtSettings
+    )
     critic_layer_norm: Annotated[bool, IN_POLICY] = True
     actor_layer_norm: Annotated[bool, IN_POLICY] = False
+    observation_scale: Annotated[str, Choice(OBSERVATION_SCALES), IN_POLICY, Later()] = "none"
 
     def arguments(self, num_tasks: int, env_steps: int, copies: int) -> dict[str, Any]:
         # A run shorter than its replay buffer never fills it: it does not pay for the rest.

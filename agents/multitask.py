@@ -38,7 +38,15 @@ from agents.arguments import (
     signature_of,
 )
 from agents.errors import ConfigurationError
-from agents.files.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
+from agents.files.agent_file import (
+    AgentFileError,
+    read_agent,
+    sizes_from_file,
+    space_from_json,
+    space_to_json,
+    write_agent,
+)
+from agents.files.origins import recorded_origins, refuse_unregistered
 from agents.files.state_folder import fill, read_state, write_state
 from agents.files.untrusted import load_optimizer, refuse_absurd, refuse_not_finite
 from agents.learn_checks import dump, fit_columns, require_env
@@ -75,6 +83,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     policy: MultiTaskPolicy
     observation_space: spaces.Box
     action_space: spaces.Box
+    action_sizes: tuple[int, ...]  # numbers of an action of each of the K tasks; the rest of A is padding
     settings: AgentArguments  # as the constructor was given them; `current_settings` are those of now
     generators: Generators
     metrics: UpdateMetrics
@@ -165,18 +174,26 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         if getattr(env, "num_tasks", None) is None:
             raise ConfigurationError(
                 f"{owner} needs an environment that names its tasks, found {type(env).__name__}: make one with "
-                "mtrl.make_env(...); a single Gymnasium task is make_env('gym', tasks=['Pendulum-v1'])."
+                "mtrl.make_env(...), which also takes a vector; a single Gymnasium task is "
+                "make_env('gym', tasks=['Pendulum-v1'])."
             )
         if unwrap_vec_normalize(env) is not None:
             raise ConfigurationError(
                 f"{owner} takes no VecNormalize: rewards are scaled per task with reward_scale='std'."
             )
         refuse_other_tasks(getattr(self, "task_names", env.task_names), env.task_names)
+        found = _action_sizes(env)
+        if getattr(self, "action_sizes", found) != found:
+            raise ConfigurationError(
+                f"The agent's tasks have actions of {list(self.action_sizes)} numbers, those of the environment "
+                f"{list(found)}: build it with the agent's tasks."
+            )
 
     def _adopt_tasks(self, env: Any) -> None:
         self._refuse_other_tasks(env)
         self.task_names: tuple[str, ...] = tuple(env.task_names)
         self.task_of_env: np.ndarray = np.asarray(env.task_of_env)
+        self.action_sizes = _action_sizes(env)
 
     @property
     def num_tasks(self) -> int:
@@ -329,6 +346,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         whole begin their episodes again.
         """
         env = require_env(self.env)
+        _require_saved(env)
         write_state(Path(folder), self.state(), self.replay_buffer, env.state_dict())
 
     def load_state(self, state: dict[str, Any] | str | Path, observations: np.ndarray | None = None) -> None:
@@ -354,6 +372,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
 
     def _load_folder(self, folder: Path) -> None:
         env = require_env(self.env)
+        _require_saved(env)
         state, rest = read_state(folder)
         observations, exact = env.load_state_dict(rest["environments"]), env.restorable
         if self.replay_buffer is not None and rest["replay"] is not None:
@@ -390,18 +409,20 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         without_optimizers = "optimizers" in (exclude or ())
         parts = {name for name in self._parts() if not (without_optimizers and name.endswith("_optimizer"))}
         settings = self.current_settings()
-        data = {
+        data: dict[str, Any] = {
             "algorithm": type(self).__name__,
             "settings": {
                 **{name: getattr(settings, name) for name in hints(self.arguments)},
                 "learning_rate": self._described_rate(),
             },
             "task_names": list(self.task_names),
+            "action_sizes": list(self.action_sizes),
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
             "num_timesteps": self.num_timesteps,
             "n_updates": self._n_updates,
         }
+        data |= recorded_origins(data["settings"])
         write_agent(path, data, {name: self._parts()[name].state_dict() for name in sorted(parts)})
 
     @classmethod
@@ -439,6 +460,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         foreign = sorted(SESSION & data["settings"].keys())
         if foreign:
             raise AgentFileError(f"{path} sets '{foreign[0]}', which belongs to a session and not to an agent.")
+        refuse_unregistered(path, data)
         try:
             refuse_absurd(data)
             rate = from_description(data["settings"]["learning_rate"])
@@ -448,6 +470,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             model.observation_space, model.action_space = (
                 space_from_json(data[name]) for name in ("observation_space", "action_space")
             )
+            model.action_sizes = sizes_from_file(data)
             model._refuse_other_shapes(tensors)
             model._setup_model()
             for name, part in model._parts().items():
@@ -494,6 +517,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             self.action_space,
             num_tasks=self.num_tasks,
             generator=generator,
+            action_sizes=self.action_sizes,
             **self.policy_kwargs,
         )
         policy.task_names = tuple(self.task_names)
@@ -505,3 +529,18 @@ class MultiTaskAlgorithm(BaseAlgorithm):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return list(self._parts()), []
+
+
+def _action_sizes(env: Any) -> tuple[int, ...]:
+    """Numbers of an action of each of the K tasks: all A where the environment does not say."""
+    sizes = getattr(env, "action_sizes", None)
+    return tuple(map(int, sizes)) if sizes is not None else (env.action_space.shape[0],) * env.num_tasks
+
+
+def _require_saved(env: Any) -> None:
+    """:raises ConfigurationError: for a vector that has no state"""
+    if getattr(env, "state_dict", None) is None:
+        raise ConfigurationError(
+            f"The state of a {type(env).__name__} cannot be saved, so a run in it cannot be resumed: save(path) keeps "
+            "the agent alone."
+        )

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from agents.errors import ConfigurationError
+from agents.errors import ConfigurationError, unknown_name
+
+OBSERVATION_SCALES = ("running", "none")
 
 
 class ObservationScale(nn.Module):
@@ -46,3 +48,15 @@ class ObservationScale(nn.Module):
         self.variance.copy_(spread + share * (1 - share) * difference.square())
         self.mean.add_(share * difference)
         self.count.copy_(total)
+
+
+def make_observation_scale(name: str, size: int) -> nn.Module:
+    """The scale of states by its name.
+
+    :param name: ``running`` or ``none``
+    :param size: S
+    :raises ConfigurationError: for any other name
+    """
+    if name not in OBSERVATION_SCALES:
+        raise unknown_name("observation_scale", name, OBSERVATION_SCALES)
+    return ObservationScale(size) if name == "running" else nn.Identity()

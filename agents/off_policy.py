@@ -44,6 +44,8 @@ class MultiTaskOffPolicy(MultiTaskAlgorithm, OffPolicyAlgorithm):
 
     def _setup_tasks(self) -> None:
         super()._setup_tasks()
+        own = np.arange(self.policy.action_size) < np.array(self.action_sizes)[self.task_of_env, None]
+        self._own_actions = own.astype(np.float32)  # [N, A]
         self.replay_buffer = TaskReplayBuffer(
             self.buffer_size,
             self.policy.state_size,
@@ -117,12 +119,12 @@ class MultiTaskOffPolicy(MultiTaskAlgorithm, OffPolicyAlgorithm):
         self.progress.observe(dones, infos, self.num_timesteps - self.env.num_envs < self.learning_starts)
         self._note_budget()
         callback.update_locals(locals())
-        go_on = callback.on_step() is not False
+        continues = callback.on_step() is not False
         for _ in range(int(np.sum(dones))):
             self._episode_num += 1
             if log_interval is not None and self._episode_num % log_interval == 0:
                 self.dump_logs()
-        return go_on
+        return continues
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
@@ -130,7 +132,8 @@ class MultiTaskOffPolicy(MultiTaskAlgorithm, OffPolicyAlgorithm):
         """Actions for the environments and, scaled to [-1, 1], for the replay buffer; both ``[N, A]``."""
         if self.num_timesteps < learning_starts:
             shape = (len(self.task_of_env), self.policy.action_size)
-            scaled = torch.rand(shape, generator=self._exploration).mul_(2).sub_(1).numpy()
+            drawn = torch.rand(shape, generator=self._exploration).mul_(2).sub_(1).numpy()
+            scaled = drawn * self._own_actions
             return self.policy.unscale_action(scaled), scaled
         assert isinstance(self._last_obs, np.ndarray)
         self.policy.set_training_mode(False)
@@ -148,6 +151,8 @@ class MultiTaskOffPolicy(MultiTaskAlgorithm, OffPolicyAlgorithm):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
+        assert isinstance(self._last_obs, np.ndarray)
+        self.policy.observe(self._last_obs[:, : self.policy.state_size])
         self.reward_scale.observe(reward, self.task_of_env, dones, infos)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
 

@@ -18,6 +18,8 @@ from agents.critics import PopArtValue, Value, make_value
 from agents.errors import ConfigurationError, unknown_name
 from agents.networks import NetworkShape, TaskNetwork, make_network, options_of
 from agents.networks.layers import EMBEDDING_SIZE, TaskEncoding, TaskHeads
+from agents.observations import ObservationScale, make_observation_scale
+from agents.own_actions import OwnActions
 
 ACTION_CRITICS = ("scalar", "categorical", "popart")  # kinds of values of state and action
 LOG_STD_RANGES = {"clamp": (-20.0, 2.0), "tanh": (-10.0, 2.0)}
@@ -28,17 +30,21 @@ class Actor(nn.Module):
     """Tanh-squashed Gaussian whose mean and log standard deviation come from one network.
 
     :param network: ``[G, B, F], [G] -> [1, G, B, 2 A]``
+    :param own: which numbers of an action are a task's own
     :param log_std: ``clamp`` cuts log standard deviations off at [-20, 2]; ``tanh`` squashes them into [-10, 2], where
         they always have a gradient
     :param encoding: what the critics are told about the task, for the actor to read and never to learn; its network
         gets it beside the state
     """
 
-    def __init__(self, network: nn.Module, log_std: str = "clamp", encoding: TaskEncoding | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, own: OwnActions, log_std: str = "clamp", encoding: TaskEncoding | None = None
+    ) -> None:
         super().__init__()
         if log_std not in LOG_STD_RANGES:
             raise unknown_name("log_std", log_std, LOG_STD_RANGES)
         self.network = network
+        self.own = own
         self.log_std = log_std
         self._encoding = (encoding,)  # in a tuple, so that it is no submodule: the critics own it
 
@@ -59,7 +65,7 @@ class Actor(nn.Module):
         return mean, lowest + 0.5 * (highest - lowest) * (1.0 + log_std.tanh())
 
 
-def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor, own: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
     """Actions ``tanh(mean + std * noise)`` and their log-probabilities (arXiv 1812.05905, appendix C).
 
     ``log(1 - tanh(x)^2)`` is taken as ``2 (log 2 - x - softplus(-2x))``, exact also where tanh saturates.
@@ -67,12 +73,13 @@ def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tenso
     :param mean: ``[..., A]``
     :param log_std: ``[..., A]``
     :param noise: standard normal ``[..., A]``
-    :return: actions ``[..., A]`` and log-probabilities ``[...]``
+    :param own: 1 for the task's own numbers and 0 for padding, ``[..., 1, A]``: see `OwnActions`
+    :return: actions ``[..., A]``, padding 0, and log-probabilities ``[...]`` of the task's own numbers
     """
     unsquashed = mean + log_std.exp() * noise
     gaussian = -0.5 * noise.square() - log_std - 0.5 * np.log(2 * np.pi)
     correction = 2.0 * (np.log(2.0) - unsquashed - nn.functional.softplus(-2.0 * unsquashed))
-    return unsquashed.tanh(), (gaussian - correction).sum(-1)
+    return unsquashed.tanh() * own, ((gaussian - correction) * own).sum(-1)
 
 
 class Critic(nn.Module):
@@ -131,6 +138,7 @@ class PolicySettings:
     :param num_critics: E
     :param network_kwargs: further options of the architecture
     :param task_embeddings: what is ``given``, ``[K, n]``; with them, ``given`` takes the place of ``one_hot``
+    :param observation_scale: ``running`` divides states by their standard deviation so far; ``none`` leaves them
     """
 
     network: str = "mlp"
@@ -146,6 +154,7 @@ class PolicySettings:
     num_critics: int = 2
     network_kwargs: Mapping[str, Any] | None = None
     task_embeddings: Sequence[Sequence[float]] | None = None
+    observation_scale: str = "none"
 
     def __post_init__(self) -> None:
         if self.num_critics < 1:
@@ -225,6 +234,7 @@ class MultiTaskPolicy(BasePolicy):
         *,
         num_tasks: int,
         generator: torch.Generator | None = None,
+        action_sizes: Sequence[int] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(observation_space, action_space, squash_output=True)
@@ -233,7 +243,9 @@ class MultiTaskPolicy(BasePolicy):
         self.num_tasks = num_tasks
         self.state_size = observation_space.shape[0] - num_tasks
         self.action_size = action_space.shape[0]
+        self.action_sizes = tuple(action_sizes or [self.action_size] * num_tasks)
         self.generator = generator or torch.Generator().manual_seed(0)
+        self.scale = make_observation_scale(chosen.observation_scale, self.state_size)
         self._build(chosen)
 
     def _build(self, chosen: PolicySettings) -> None:
@@ -241,7 +253,8 @@ class MultiTaskPolicy(BasePolicy):
         inputs = self.state_size + chosen.shared_size
         network = chosen.actor_network(self._shape(chosen, inputs, 2 * self.action_size, members=1))
         encoding = self._add_critics(chosen)
-        self.actor = Actor(network, chosen.log_std, encoding)
+        own = OwnActions(self.action_sizes, self.action_size)
+        self.actor = Actor(network, own, chosen.log_std, encoding)
 
     def _make_critic(self, chosen: PolicySettings, value: Value) -> Critic:
         shape = self._shape(chosen, self.state_size + self.action_size, value.outputs, chosen.num_critics)
@@ -259,6 +272,11 @@ class MultiTaskPolicy(BasePolicy):
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.requires_grad_(False)
         return self.critic.network.task_encoding if chosen.shares_embedding else None
+
+    def observe(self, states: np.ndarray | Tensor) -> None:
+        """Add states ``[..., S]`` to the statistics of the observations, where there are any."""
+        if isinstance(self.scale, ObservationScale):
+            self.scale.update(torch.as_tensor(states, device=self.scale.mean.device))
 
     def split(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """States ``[N, 1, S]`` and tasks ``[N]`` of observations ``[N, S + K]``."""
@@ -281,7 +299,8 @@ class MultiTaskPolicy(BasePolicy):
         :param episode_start: unused
         :param deterministic: the mean action instead of a sample
         :param task: name of the task that all observations are of
-        :return: actions ``[A]`` or ``[N, A]`` within the action space, and the state
+        :return: actions ``[A]`` or ``[N, A]`` within the action space, padded where the task's own are fewer; with
+            `task`, its own numbers alone; and the state
         :raises ConfigurationError: for another size, or a task that is not known
         """
         if isinstance(observation, tuple):
@@ -299,7 +318,11 @@ class MultiTaskPolicy(BasePolicy):
                 f"{self.num_tasks} tasks, found shape {observation.shape}: for the observation of a single "
                 "environment, give task='name'."
             )
-        return super().predict(observation, state, episode_start, deterministic)
+        actions, state = super().predict(observation, state, episode_start, deterministic)
+        return (actions if task is None else actions[..., : self._size_of(task)]), state
+
+    def _size_of(self, task: str) -> int:
+        return self.action_sizes[(self.task_names or ()).index(task)]
 
     def _with_one_hot(self, states: np.ndarray, task: str) -> np.ndarray:
         """Observations of states ``[..., <= S]``: padded with zeros, as the suite pads them, then the one-hot."""
@@ -323,11 +346,13 @@ class MultiTaskPolicy(BasePolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         assert isinstance(observation, Tensor)
         precision = next(self.actor.parameters()).dtype  # observations may come as float64 or integers
-        mean, log_std = self.actor(*self.split(observation.to(precision)))
+        states, task = self.split(observation.to(precision))
+        mean, log_std = self.actor(self.scale(states), task)
+        own = self.actor.own(task)
         if deterministic:
-            return mean.squeeze(1).tanh()
+            return (mean.tanh() * own).squeeze(1)
         noise = torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype).to(mean.device)
-        return squashed_sample(mean, log_std, noise)[0].squeeze(1)
+        return squashed_sample(mean, log_std, noise, own)[0].squeeze(1)
 
 
 MultiTaskPolicy.__signature__ = signature_with(MultiTaskPolicy, PolicySettings)

@@ -7,17 +7,16 @@ from typing import Any, ClassVar
 
 import torch
 from stable_baselines3.common.type_aliases import PyTorchObs
-from torch import Tensor, nn
+from torch import Tensor
 
 from agents.arguments import signature_with
 from agents.critics import Value, make_value
 from agents.errors import ConfigurationError, unknown_name
 from agents.gaussian import LOG_STDS, GaussianActor, draw
-from agents.observations import ObservationScale
+from agents.own_actions import OwnActions
 from agents.policies import MultiTaskPolicy, PolicySettings, refuse_shared_head
 from agents.ppo_updates import StateCritic
 
-OBSERVATION_SCALES = ("running", "none")
 STATE_CRITICS = ("popart", "scalar", "categorical")
 POPART_RATE = 0.2  # of one update per rollout; the class's own default is for one update per minibatch
 
@@ -48,8 +47,6 @@ class PPOPolicySettings(PolicySettings):
         super().__post_init__()
         if self.log_std not in LOG_STDS:
             raise unknown_name("log_std", self.log_std, LOG_STDS)
-        if self.observation_scale not in OBSERVATION_SCALES:
-            raise unknown_name("observation_scale", self.observation_scale, OBSERVATION_SCALES)
         if self.shares_embedding:
             raise ConfigurationError(
                 "task_id='critic_embedding' lets an actor read what its critics learn, and PPO's learns apart from "
@@ -78,12 +75,10 @@ class PPOPolicy(MultiTaskPolicy):
 
     def _build(self, chosen: PolicySettings) -> None:
         assert isinstance(chosen, PPOPolicySettings)
-        self.scale: nn.Module = (
-            ObservationScale(self.state_size) if chosen.observation_scale == "running" else nn.Identity()
-        )
+        own = OwnActions(self.action_sizes, self.action_size)
         outputs = GaussianActor.outputs_for(self.action_size, chosen.log_std)
         network = chosen.actor_network(self._shape(chosen, self.state_size, outputs, members=1))
-        self.actor = GaussianActor(network, self.num_tasks, self.action_size, chosen.log_std, chosen.initial_log_std)
+        self.actor = GaussianActor(network, own, chosen.log_std, chosen.initial_log_std)
         self._add_state_critic(chosen)
 
     def _add_state_critic(self, chosen: PPOPolicySettings) -> None:
@@ -92,11 +87,6 @@ class PPOPolicy(MultiTaskPolicy):
         network = chosen.critic_network(shape)
         refuse_shared_head(value, network, chosen.network)
         self.critic = StateCritic(network, value)
-
-    def observe(self, states: Tensor) -> None:
-        """Add states ``[..., S]`` to the statistics of the observations."""
-        if isinstance(self.scale, ObservationScale):
-            self.scale.update(states)
 
     def values(self, states: Tensor, task: Tensor) -> Tensor:
         """Values ``[G, B]`` of ``states [G, B, S]`` as the environment gives them, group g belonging to ``task[g]``."""
@@ -107,10 +97,11 @@ class PPOPolicy(MultiTaskPolicy):
         precision = next(self.actor.parameters()).dtype  # observations may come as float64 or integers
         states, task = self.split(observation.to(precision))
         mean, log_std = self.actor(self.scale(states), task)
-        if not deterministic:
-            noise = torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype).to(mean.device)
-            mean = draw(mean, log_std, noise)
-        return mean.squeeze(1).clamp(-1.0, 1.0)
+        own = self.actor.own(task)
+        if deterministic:
+            return (mean * own).squeeze(1).clamp(-1.0, 1.0)
+        noise = torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype).to(mean.device)
+        return draw(mean, log_std, noise, own).squeeze(1).clamp(-1.0, 1.0)
 
 
 PPOPolicy.__signature__ = signature_with(PPOPolicy, PPOPolicySettings)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.critics import Value
-from agents.gaussian import GaussianActor, entropy, log_density
+from agents.gaussian import GaussianActor, entropy, log_density, mean_std
 from agents.networks import TaskNetwork
 from agents.policies import call
 from agents.rollout import RolloutSample
@@ -55,16 +55,17 @@ def policy_losses(
     :param entropy_coefficient: c
     """
     mean, log_std = call(actor, parameters, batch.states, task)
-    log_ratio = log_density(mean, log_std, batch.actions) - batch.log_probabilities
+    own = actor.own(task)
+    log_ratio = log_density(mean, log_std, batch.actions, own) - batch.log_probabilities
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
     surrogate = torch.minimum(ratio * batch.advantages, clipped * batch.advantages).mean(-1)
-    entropies = entropy(log_std).mean(-1)
+    entropies = entropy(log_std, own).mean(-1)
     with torch.no_grad():
         metrics = {
             "surrogate": surrogate.detach(),
             "entropy": entropies.detach(),
-            "std": log_std.exp().mean((-2, -1)),
+            "std": mean_std(log_std, own),
             # Schulman's estimator: unbiased, and never negative.
             "approx_kl": (ratio - 1 - log_ratio).mean(-1),
             "clip_fraction": ((ratio - 1).abs() > clip_range).to(ratio.dtype).mean(-1),

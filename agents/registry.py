@@ -25,6 +25,23 @@ class Record(Generic[Made]):
     options: frozenset[str]
     make: Callable[..., Made]
 
+    @property
+    def module(self) -> str:
+        """The module that registered it."""
+        return self.make.__module__
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What its options are where nobody sets them; without those that must be set."""
+        parameters = inspect.signature(self.declaration).parameters
+        found = {name: parameters[name].default for name in sorted(self.options & parameters.keys())}
+        return {name: value for name, value in found.items() if value is not inspect.Parameter.empty}
+
+    @property
+    def declaration(self) -> Callable[..., Any]:
+        """What has the options as its parameters."""
+        return self.make
+
 
 Entry = TypeVar("Entry", bound=Record[Any])
 

@@ -165,7 +165,7 @@ class TaskReplayBuffer:
         """
         if self.capacity > capacity and (stored > capacity).any():
             raise ConfigurationError(
-                f"A full ring of {capacity} transitions per task cannot go on as one of {self.capacity}."
+                f"A full ring of {capacity} transitions per task cannot continue as one of {self.capacity}."
             )
         self.stored = stored.astype(np.int64)
         self.position = self.stored % self.capacity

@@ -21,7 +21,7 @@ REWARD_SCALES = ("none", "std", "return")
 class RunningEpisodes:
     """Rewards of the episodes that N environments are in the middle of.
 
-    An episode that was cut off goes on with its mean reward for ever: its last return-to-go is bootstrapped with
+    An episode that was cut off continues with its mean reward for ever: its last return-to-go is bootstrapped with
     ``mean reward / (1 - gamma)``. One that was lost to a fault counts for nothing.
     Source: BRC (arXiv 2505.23150), the authors' reward normaliser.
 
@@ -186,18 +186,21 @@ class ReturnScale(RewardScale):
 
     :param num_tasks: K
     :param gamma: discount, below 1
-    :param target_entropy: in nats
+    :param target_entropy: in nats, of all tasks or of each ``[K]``
     :param limit: the largest absolute value that a critic is to meet
     """
 
     largest: Tensor
+    entropy_to_come: Tensor
 
-    def __init__(self, num_tasks: int, gamma: float, target_entropy: float, limit: float) -> None:
+    def __init__(self, num_tasks: int, gamma: float, target_entropy: float | Tensor, limit: float) -> None:
         super().__init__()
         if not gamma < 1:
             raise ConfigurationError(f"reward_scale='return' needs a discount gamma below 1, found {gamma:g}.")
         self.limit = limit
-        self.entropy_to_come = max(-target_entropy / 2.0, 0.0) / (1.0 - gamma)  # times alpha
+        wanted = torch.as_tensor(target_entropy, dtype=torch.float64).expand(num_tasks).clone()
+        entropy_to_come = (-wanted / 2.0).clamp(min=0.0) / (1.0 - gamma)  # times alpha
+        self.register_buffer("entropy_to_come", entropy_to_come, persistent=False)
         self.episodes = RunningEpisodes(gamma)
         self.register_buffer("largest", torch.zeros(num_tasks, dtype=torch.float64))  # |G|
 
@@ -210,8 +213,11 @@ class ReturnScale(RewardScale):
 
     def scale(self, temperatures: Tensor, task: Tensor | None = None) -> Tensor:
         """What the rewards of the tasks are divided by, ``[G]``."""
-        largest = (self.largest if task is None else self.largest[task]).to(temperatures)
-        denominator = (largest + self.entropy_to_come * temperatures) / self.limit
+        largest, entropy = (
+            (values if task is None else values[task]).to(temperatures)
+            for values in (self.largest, self.entropy_to_come)
+        )
+        denominator = (largest + entropy * temperatures) / self.limit
         return torch.where(largest > 0, denominator, 1.0)
 
     def scaled(self, rewards: Tensor, temperatures: Tensor, task: Tensor | None = None) -> Tensor:
@@ -228,14 +234,19 @@ class ReturnScale(RewardScale):
 
 
 def make_reward_scale(
-    kind: str | float, num_tasks: int, *, gamma: float = 0.99, target_entropy: float = 0.0, limit: float = 10.0
+    kind: str | float,
+    num_tasks: int,
+    *,
+    gamma: float = 0.99,
+    target_entropy: float | Tensor = 0.0,
+    limit: float = 10.0,
 ) -> RewardScale:
     """A reward scale by name.
 
     :param kind: ``none``, ``std``, ``return``, or a fixed number that multiplies every reward
     :param num_tasks: K
     :param gamma: discount
-    :param target_entropy: in nats
+    :param target_entropy: in nats, of all tasks or of each ``[K]``
     :param limit: the largest absolute value that a critic is to meet
     :raises ConfigurationError: for anything else
     """

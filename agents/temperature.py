@@ -22,15 +22,19 @@ class Temperature(nn.Module):
     :param num_tasks: K
     :param ent_coef: ``auto``, ``auto_<initial value>``, or a fixed number (SB3's argument)
     :param kind: ``per_task`` or ``shared``
-    :param target_entropy: the entropy that learning keeps, in nats; lower acts more greedily
+    :param target_entropy: the entropy that learning keeps, in nats, of all tasks or of each ``[K]``; lower acts more
+        greedily
     """
 
-    def __init__(self, num_tasks: int, ent_coef: str | float, kind: str, target_entropy: float) -> None:
+    target_entropy: Tensor  # [K]
+
+    def __init__(self, num_tasks: int, ent_coef: str | float, kind: str, target_entropy: float | Tensor) -> None:
         super().__init__()
         if kind not in TEMPERATURES:
             raise unknown_name("temperature", kind, TEMPERATURES)
         self.num_tasks = num_tasks
-        self.target_entropy = target_entropy
+        wanted = torch.as_tensor(target_entropy, dtype=torch.float32).expand(num_tasks).clone()
+        self.register_buffer("target_entropy", wanted, persistent=False)  # a setting, not a state
         self.learned = str(ent_coef).startswith("auto")
         initial = _initial_value(ent_coef)
         log_alpha = torch.full((num_tasks if kind == "per_task" else 1,), initial).log()
@@ -98,11 +102,11 @@ def _initial_value(ent_coef: str | float) -> float:
     return value
 
 
-def target_entropy_of(setting: str | float, action_size: int) -> float:
+def target_entropy_of(setting: str | float, action_size: float) -> float:
     """The target entropy in nats.
 
     :param setting: a number; ``auto`` is ``-A``, ``auto_<share>`` that share of it: ``auto_0.5`` is ``-A / 2``
-    :param action_size: A
+    :param action_size: how many numbers the action of a task has
     :raises ConfigurationError: for anything else
     """
     text = str(setting)

@@ -35,7 +35,7 @@ def critic_target(
     :return: target of the critic's loss: values ``[K, B]``, or distributions ``[K, B, O]``
     """
     mean, log_std = actor(next_states, task)
-    next_actions, log_probabilities = squashed_sample(mean, log_std, noise)
+    next_actions, log_probabilities = squashed_sample(mean, log_std, noise, actor.own(task))
     next_outputs = critic_target(next_states, next_actions, task)
     value = critic_target.value.for_tasks(task)
     return value.target(next_outputs, rewards, discounts, -temperatures[:, None] * log_probabilities)
@@ -65,7 +65,7 @@ def actor_losses(
     The critic's parameters take no gradient: half of the critic's backward pass is not computed.
     """
     mean, log_std = call(actor, parameters, states, task)
-    actions, log_probabilities = squashed_sample(mean, log_std, noise)
+    actions, log_probabilities = squashed_sample(mean, log_std, noise, actor.own(task))
     frozen = {name: parameter.detach() for name, parameter in critic.named_parameters()}
     value = critic.value.for_tasks(task)
     values = value.reduced(call(critic, frozen, states, actions, task))

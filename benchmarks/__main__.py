@@ -3,11 +3,12 @@
 import argparse
 from collections.abc import Callable
 
-from benchmarks import checkpoint, env_steps, footprint, jacobian, networks, pipeline, scheduling, update
+from benchmarks import checkpoint, env_steps, footprint, jacobian, networks, pipeline, ppo, scheduling, update
 from benchmarks.timing import machine
 
 REPORTS: dict[str, Callable[[], str]] = {
     "update": update.report,
+    "ppo": ppo.report,
     "jacobian": jacobian.report,
     "networks": networks.report,
     "scheduling": scheduling.report,

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mtrl.build import make_agent, make_training_env
 from mtrl.compose import compose
+from mtrl.places import require_file
 
 AGENTS = ("mtsac", "mtsac_baseline", "mtsac_regularized", "brc")
 NETWORKS = ("mlp", "multihead", "bronet")
@@ -150,13 +151,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the rows as JSON")
     parser.add_argument("--against", type=Path, help="compare with the rows of such a file")
     arguments = parser.parse_args()
+    if arguments.out:
+        require_file(arguments.out, "--out")
+    before = json.loads(arguments.against.read_text(encoding="utf-8")) if arguments.against else None
     chosen = combinations(arguments.agents, arguments.balancers, arguments.networks)
     found = measure(chosen, arguments.updates, arguments.jobs)
     made = {**machine(), "updates": arguments.updates, "rows": found}
     if arguments.out:
         arguments.out.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    if arguments.against:
-        before = json.loads(arguments.against.read_text(encoding="utf-8"))
+    if before is not None:
         rows = {name: row for name, row in before["rows"].items() if name in {" ".join(names) for names in chosen}}
         other = [key for key in (*machine(), "updates") if before[key] != made[key]]
         lines = [f"another {key}: rows cannot be compared" for key in other] or differences(rows, found)

@@ -31,6 +31,7 @@ from mtrl.callbacks import Every, MetricsCallback, in_order
 from mtrl.compose import compose
 from mtrl.config import RunConfig
 from mtrl.console import Quiet
+from mtrl.places import require_file
 
 Settings = Mapping[str, Mapping[str, Any]]  # of the groups of a config
 
@@ -306,6 +307,8 @@ def main() -> None:
     if arguments.experiment:
         print(machine(), overlap_of_preset(arguments.experiment, arguments.rounds), sep="\n\n")
         return
+    if arguments.picture is not None:
+        require_file(arguments.picture, "--picture")
     tables = report(arguments.suites, arguments.samples, arguments.vector_steps, arguments.rounds, arguments.picture)
     print(machine(), tables, sep="\n\n")
 

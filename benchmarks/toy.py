@@ -22,6 +22,7 @@ import torch
 
 from agents.balancers import make_balancer
 from benchmarks.toy_problem import FRONT, STARTS, Descent, descend, evaluate
+from mtrl.places import require_folder
 
 SCALE = 0.1  # s, of the first objective
 
@@ -151,13 +152,14 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--output", type=Path, default=Path("runs/toy"), help="folder (default runs/toy)")
     arguments = parser.parse_args()
+    require_folder(arguments.output, "--output")
     began = time.perf_counter()
     descents = run_all(arguments.processes, steps=arguments.steps, speed=arguments.speed, s=SCALE)
-    arguments.output.mkdir(parents=True, exist_ok=True)
     text = table(descents)
+    print(text)
+    arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "toy.md").write_text(text + "\n")
     figure(descents, arguments.output / "toy.png")
-    print(text)
     print(f"\n{time.perf_counter() - began:.0f} s; wrote {arguments.output}/toy.png and toy.md")
 
 

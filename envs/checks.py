@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
-from .errors import SuiteError, did_you_mean
+from .errors import ContractError, SuiteError, did_you_mean
 
 
 def check_seed(seed: Any) -> int:
@@ -64,3 +65,42 @@ def check_task_names(names: Any, known: Sequence[str] | None = None) -> tuple[st
         if name in names[:position]:
             raise SuiteError(f"task {name!r} is listed twice; each task may appear once (use copies for more of it)")
     return tuple(names)
+
+
+def read_flag(what: str, value: Any) -> bool:
+    """What an environment says by true or false, 1 or 0.
+
+    :raises ContractError: for anything else: the truth of NaN, of text and of a part of a success is a guess.
+    """
+    if value is True or value is False:
+        return bool(value)
+    number = as_numbers(value)
+    if number is not None and number.size == 1 and number.item() in (0, 1):
+        return bool(number.item())
+    raise ContractError(f"returned {what} = {value!r:.80}, which must be true or false")
+
+
+def as_numbers(found: Any) -> np.ndarray | None:
+    """As an array; None for what is none, or one of anything but real numbers."""
+    try:
+        numbers = np.asarray(found)
+    except ValueError:  # rows of unequal length
+        return None
+    return numbers if numbers.dtype.kind in "fiub" else None
+
+
+def check_actions(who: str, action: Any) -> spaces.Box:
+    """A space of actions that a policy can be scaled to.
+
+    :raises SuiteError: for one that is discrete, of integers or without bounds
+    """
+    if not isinstance(action, spaces.Box):
+        raise SuiteError(f"{who} has actions {action}; only continuous (Box) actions are supported")
+    if action.dtype.kind != "f":
+        raise SuiteError(f"{who} has integer actions {action}; only continuous actions are supported")
+    if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
+        raise SuiteError(
+            f"{who} has unbounded actions {action}; give them finite bounds, for example with "
+            "gymnasium.wrappers.TransformAction"
+        )
+    return action

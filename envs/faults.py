@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ContractError, EnvironmentFault
+from .errors import ContractError, EnvironmentFault, WorkerTraceback
 
 _LOG = logging.getLogger("envs")
 
@@ -50,11 +50,12 @@ class Fault:
         return dataclasses.replace(self, cause=None, trace=text)
 
     def error(self, more: str = "") -> EnvironmentFault:
-        """The exception that ends the run, to be raised from `cause`."""
+        """The exception that ends the run: one sentence; where it was raised is shown as its cause."""
         if self.mistake:
             return ContractError(self.sentence, self.rows)
-        inside = f"\n\nIn the worker:\n{self.trace}" if self.trace else ""
-        return EnvironmentFault(f"{self.sentence}{more}{inside}", self.rows)
+        error = EnvironmentFault(f"{self.sentence}{more}", self.rows)
+        error.__cause__ = self.cause or (WorkerTraceback(self.trace) if self.trace else None)
+        return error
 
 
 class RestartBudget:
@@ -79,7 +80,7 @@ class RestartBudget:
             raise fault.error()
         if self._here >= self.most:
             spent = f" (after {self._here} restarts, all that were allowed)" if self.most else ""
-            raise fault.error(spent) from fault.cause
+            raise fault.error(spent)
         self._here += 1
         self._count(fault)
         _LOG.warning("%s; rebuilt, restart %d of at most %d", fault.sentence, self._here, self.most)

@@ -1,4 +1,4 @@
-"""Any list of Gymnasium ids or constructors as a suite: observations padded with zeros, actions of equal size."""
+"""Any list of Gymnasium ids or constructors as a suite: observations and actions padded with zeros."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
-from .checks import check_horizon, check_integer, check_number, check_task_names
+from .checks import as_numbers, check_actions, check_horizon, check_integer, check_number, check_task_names, read_flag
 from .episodes import goal_generator
 from .errors import ContractError, SuiteError, did_you_mean
+from .success import SUCCESS_KEYS, success_of
 from .suite import TaskSuite, observation_box
-
-SUCCESS_KEYS = ("is_success", "success", "solved")
 
 Constructor = Callable[..., gymnasium.Env]
 
@@ -30,6 +30,7 @@ class GymTask:
     :param source: a Gymnasium id, or a constructor that may take ``render_mode``.
     :param rescale: whether actions in [-1, 1] must be stretched to the environment's own bounds.
     :param success_return: return of a whole episode from which it is a success; None to use the info keys.
+    :param spec: of its registration, which a worker process may lack: it runs no script
     :param seed: the suite seed, which fixes the reset seed of each goal number.
     :param horizon: steps per episode.
     :param render_mode: ``None`` or ``"rgb_array"``.
@@ -41,16 +42,19 @@ class GymTask:
         source: str | Constructor,
         rescale: bool,
         success_return: float | None,
+        spec: EnvSpec | None,
         seed: int,
         horizon: int,
         render_mode: str | None = None,
     ) -> None:
+        if spec is not None:
+            gymnasium.registry.setdefault(spec.id, spec)
         self.task, self.seed, self.success_return, self.horizon = task, seed, success_return, horizon
         self.target: Any = _build(source, render_mode, horizon)
         space: Any = self.target.action_space
         self._middle = ((space.high + space.low) / 2).astype(np.float32) if rescale else None
         self._half = (space.high - space.low) / 2 if rescale else None
-        self._shape = space.shape
+        self._shape, self._size = space.shape, int(np.prod(space.shape))
         self._state_shape = self.target.observation_space.shape
         self._length, self._total = 0, 0.0
         self.judges_success = success_return is not None  # or once an info has said so
@@ -68,6 +72,7 @@ class GymTask:
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, bool]:
         """One step; terminations are the environment's own. A return decides about success at the last step alone."""
         # A copy: the row belongs to the vector, and some environments keep the action they were given.
+        action = action[: self._size]
         action = action.copy() if self._middle is None else self._middle + self._half * action
         found = self.target.step(action.reshape(self._shape))
         if not isinstance(found, tuple) or len(found) != 5:
@@ -77,8 +82,8 @@ class GymTask:
             )
         reward, terminated, truncated, info = (
             _reward(found[1]),
-            _flag("terminated", found[2]),
-            _flag("truncated", found[3]),
+            read_flag("terminated", found[2]),
+            read_flag("truncated", found[3]),
             found[4],
         )
         self._length += 1
@@ -91,7 +96,7 @@ class GymTask:
 
         :raises ContractError: for one that does not fit the environment's own space.
         """
-        numbers = _numbers(observation)
+        numbers = as_numbers(observation)
         if numbers is None or numbers.shape != self._state_shape:
             raise ContractError(
                 f"returned {_described(observation)} as observation in {when}, its observation space says shape "
@@ -105,9 +110,9 @@ class GymTask:
             return ends and self._total >= self.success_return
         if not isinstance(info, Mapping):
             raise ContractError(f"returned info = {info!r:.80}, which must be a dictionary")
-        said = {key: info[key] for key in SUCCESS_KEYS if info.get(key) is not None}
-        self.judges_success = self.judges_success or bool(said)
-        return any({key: _flag(f"info[{key!r}]", value) for key, value in said.items()}.values())
+        said = success_of(info)
+        self.judges_success = self.judges_success or said is not None
+        return bool(said)
 
     def render(self) -> np.ndarray:
         """An RGB image [H, W, 3]."""
@@ -122,50 +127,28 @@ def _reward(value: Any) -> float:
     """:raises ContractError: for what is not one number"""
     if isinstance(value, (float, int)):
         return float(value)
-    number = _numbers(value)
+    number = as_numbers(value)
     if number is None or number.size != 1:
         raise ContractError(f"returned the reward {value!r:.80}, which must be a number")
     return float(number.item())
-
-
-def _flag(what: str, value: Any) -> bool:
-    """What an environment says by true or false, 1 or 0.
-
-    :raises ContractError: for anything else: the truth of NaN, of text and of a part of a success is a guess.
-    """
-    if value is True or value is False:
-        return bool(value)
-    number = _numbers(value)
-    if number is not None and number.size == 1 and number.item() in (0, 1):
-        return bool(number.item())
-    raise ContractError(f"returned {what} = {value!r:.80}, which must be true or false")
 
 
 def _described(found: Any) -> str:
     """What an environment returned, by its shape or its kind."""
     if isinstance(found, tuple):
         return f"a tuple of {len(found)}"
-    numbers = _numbers(found)
+    numbers = as_numbers(found)
     if numbers is None:
         kind = f" of {found.dtype}" if isinstance(found, np.ndarray) else ""
         return f"a {type(found).__name__}{kind} that holds no numbers"
     return f"an array of shape {numbers.shape}"
 
 
-def _numbers(found: Any) -> np.ndarray | None:
-    """As an array; None for what is none, or one of anything but real numbers."""
-    try:
-        numbers = np.asarray(found)
-    except ValueError:  # rows of unequal length
-        return None
-    return numbers if numbers.dtype.kind in "fiub" else None
-
-
 def _build(source: str | Constructor, render_mode: str | None, horizon: int | None = None) -> gymnasium.Env:
+    options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}  # not all take it
     if isinstance(source, str):
-        options: dict[str, Any] = {"render_mode": render_mode, "disable_env_checker": True}
-        return gymnasium.make(source, max_episode_steps=horizon, **options)
-    return source() if render_mode is None else source(render_mode=render_mode)
+        return gymnasium.make(source, max_episode_steps=horizon, disable_env_checker=True, **options)
+    return source(**options)
 
 
 @dataclass(frozen=True)
@@ -178,25 +161,33 @@ class _Probe:
     action_low: np.ndarray
     action_high: np.ndarray
     horizon: int | None
+    spec: EnvSpec | None
 
 
 def _probe(task: str, source: str | Constructor) -> _Probe:
     try:
         env = _build(source, None)
-    except gymnasium.error.Error as error:
-        hint = did_you_mean(task, gymnasium.registry) if isinstance(source, str) else ""
+    except (gymnasium.error.Error, ImportError) as error:
+        is_a_typo = isinstance(source, str) and source not in gymnasium.registry
+        hint = did_you_mean(task, gymnasium.registry) if is_a_typo else ""
         raise SuiteError(f"task {task!r} cannot be made ({str(error).splitlines()[0]}){_only_near(hint)}") from error
     try:
         state, action = env.observation_space, env.action_space
         if not isinstance(state, spaces.Box):
             raise SuiteError(f"task {task!r} has observations {state}; only Box observations can be padded and stacked")
-        if not isinstance(action, spaces.Box):
-            raise SuiteError(f"task {task!r} has actions {action}; only continuous (Box) actions are supported")
-        _check_actions(task, action)
+        action = check_actions(f"task {task!r}", action)
         limit = _time_limit(env)
-        return _Probe(task, state.low.ravel(), state.high.ravel(), action.low.ravel(), action.high.ravel(), limit)
+        return _Probe(
+            task, state.low.ravel(), state.high.ravel(), action.low.ravel(), action.high.ravel(), limit, _spec(env)
+        )
     finally:
         env.close()
+
+
+def _spec(env: gymnasium.Env) -> EnvSpec | None:
+    """What an environment is registered with; None for one that was made without a registration."""
+    own = env.unwrapped.spec
+    return None if own is None else gymnasium.registry.get(own.id)
 
 
 def _time_limit(env: gymnasium.Env) -> int | None:
@@ -207,17 +198,6 @@ def _time_limit(env: gymnasium.Env) -> int | None:
             limits.append(env._max_episode_steps)
         env = env.env
     return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _check_actions(task: str, action: spaces.Box) -> None:
-    """:raises SuiteError: for integer actions, and for actions without bounds, which a policy could not be scaled to"""
-    if action.dtype.kind != "f":
-        raise SuiteError(f"task {task!r} has integer actions {action}; only continuous actions are supported")
-    if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
-        raise SuiteError(
-            f"task {task!r} has unbounded actions {action}; give them finite bounds, for example with "
-            "gymnasium.wrappers.TransformAction"
-        )
 
 
 def _only_near(hint: str) -> str:
@@ -262,21 +242,15 @@ def _check_source(source: Any) -> None:
 
 
 def _actions(probes: Sequence[_Probe]) -> tuple[spaces.Box, bool]:
-    """The common action space, and whether tasks must stretch it to bounds of their own."""
+    """The common action space, as large as the largest, and whether tasks must stretch it to bounds of their own."""
     first = probes[0]
-    for probe in probes[1:]:
-        if len(probe.action_low) != len(first.action_low):
-            raise SuiteError(
-                f"all tasks must have actions of one size, found {len(first.action_low)} in {first.task!r} "
-                f"and {len(probe.action_low)} in {probe.task!r}"
-            )
     equal = all(
         np.array_equal(probe.action_low, first.action_low) and np.array_equal(probe.action_high, first.action_high)
         for probe in probes
     )
     if equal:
         return spaces.Box(first.action_low.astype(np.float32), first.action_high.astype(np.float32)), False
-    return spaces.Box(-1.0, 1.0, first.action_low.shape, np.float32), True
+    return spaces.Box(-1.0, 1.0, (max(len(probe.action_low) for probe in probes),), np.float32), True
 
 
 def _horizons(probes: Sequence[_Probe], horizon: int | None, fallback: int | None) -> list[int]:
@@ -303,9 +277,8 @@ def make_gym(
 ) -> TaskSuite:
     """A suite of Gymnasium tasks.
 
-    :param tasks: ids, constructors, or a dict from name to either. Observations of unequal size are padded with zeros
-        at the end; actions must have one size, and where their bounds differ the suite's are [-1, 1], stretched per
-        task.
+    :param tasks: ids, constructors, or a dict from name to either. Observations and actions of unequal size are padded
+        with zeros at the end. Where sizes or bounds of actions differ, the suite's are [-1, 1], stretched per task.
     :param horizon: steps per episode of every task; by default each task's own time limit.
     :param success_return: return of a whole episode from which it is a success, one for all or one per task name; by
         default the info key ``is_success``, ``success`` or ``solved`` decides, and without one no episode succeeds.
@@ -334,6 +307,7 @@ def make_gym(
         task_names=tuple(sources),
         observation_space=observation_box(low, high, len(sources)),
         action_space=action_space,
+        action_sizes=[len(probe.action_low) for probe in probes],
         horizon=max(horizons),
         protocol={
             "suite": "gym",
@@ -344,7 +318,10 @@ def make_gym(
             "success": {task: _rule(thresholds.get(task)) for task in sources},
             "versions": {package: version(package) for package in ("gymnasium", "numpy")},
         },
-        makers=[partial(GymTask, task, source, rescale, thresholds.get(task)) for task, source in sources.items()],
+        makers=[
+            partial(GymTask, probe.task, sources[probe.task], rescale, thresholds.get(probe.task), probe.spec)
+            for probe in probes
+        ],
         num_goals=num_goals,
         horizons=horizons,
         opengl="optional",  # many Gymnasium tasks draw without it

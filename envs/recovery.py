@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,14 @@ from .backend import Backend
 from .episodes import GoalSchedule
 from .errors import EnvironmentFault
 from .faults import Fault, RestartBudget, rows_of
+
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+|[0-9]+")
+_NO_ACCIDENT = ", and again after it was rebuilt: no accident, for it has never begun an episode"
+
+
+def _alike(sentence: str, before: str) -> bool:
+    """Whether two faults say the same, whatever numbers and addresses they name."""
+    return _NUMBER.sub("", sentence) == _NUMBER.sub("", before)
 
 
 class Recovery:
@@ -29,6 +38,7 @@ class Recovery:
         self.task_names, self.backend, self.arrays, self.seed = tuple(task_names), backend, backend.arrays, seed
         self.restarts = RestartBudget(self.task_names, max_restarts)
         self.left: dict[str, Any] | None = None
+        self._begun = False  # whether all environments have begun an episode
         self._observations, self._rewards = self.arrays.observations.copy(), self.arrays.rewards.copy()
 
     def remember(self) -> None:
@@ -54,14 +64,17 @@ class Recovery:
         """Rebuild what failed at the beginning of an episode.
 
         :param faults: those that the backend noticed.
-        :raises EnvironmentFault: when no restart is left.
+        :raises EnvironmentFault: when no restart is left, or the same fault comes back before a first episode.
         """
         self._rebuild(faults + self._not_finite("reset", rows_of(faults)))
+        self._begun = True
 
     def _rebuild(self, faults: list[Fault]) -> dict[int, str]:
         lost: dict[int, str] = {}
         while faults:
             for fault in faults:
+                if not self._begun and any(_alike(fault.sentence, lost.get(row, "")) for row in fault.rows):
+                    raise fault.error(_NO_ACCIDENT)
                 self._spend(fault, rows_of(faults))
                 lost |= dict.fromkeys(fault.rows, fault.sentence)
             rows = rows_of(faults)

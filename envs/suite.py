@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -41,6 +41,8 @@ class TaskSuite:
     :param max_horizon: the most that ``make_vec_env(horizon=...)`` accepts; None for no limit.
     :param horizons: steps per task where they differ.
     :param opengl: whether images need OpenGL.
+    :param action_sizes: numbers of an action of each task, where some have fewer than A: its own come first, and what
+        follows is padding that the task ignores.
     """
 
     name: str
@@ -54,6 +56,7 @@ class TaskSuite:
     max_horizon: int | None = None
     horizons: Sequence[int] | None = None
     opengl: Literal["none", "optional", "required"] = "none"
+    action_sizes: Sequence[int] | None = None
 
     @property
     def num_tasks(self) -> int:
@@ -129,6 +132,12 @@ class TaskSuite:
             for task in self.task_names
         ]
 
+    def sizes_of_actions(self) -> tuple[int, ...]:
+        """Numbers of an action of every task."""
+        if self.action_sizes is not None:
+            return tuple(self.action_sizes)
+        return (self.action_space.shape[0],) * self.num_tasks
+
     def horizons_of_tasks(self, horizon: int | None = None) -> list[int]:
         """Steps per episode of every task.
 
@@ -161,36 +170,100 @@ def observation_box(state_low: np.ndarray, state_high: np.ndarray, num_tasks: in
     return spaces.Box(low, high, dtype=np.float32)
 
 
-# name -> module, function, arguments fixed by the name, one line about it
-_SUITES: dict[str, tuple[str, str, dict[str, Any], str]] = {
-    "mt10": ("metaworld", "make_metaworld", {"name": "mt10"}, "Meta-World MT10: ten manipulation tasks"),
-    "mt25": ("metaworld", "make_metaworld", {"name": "mt25"}, "Meta-World MT25: twenty-five manipulation tasks"),
-    "mt50": ("metaworld", "make_metaworld", {"name": "mt50"}, "Meta-World MT50: all fifty manipulation tasks"),
-    "metaworld": ("metaworld", "make_metaworld", {"name": "metaworld"}, "any list of Meta-World tasks: tasks=[...]"),
-    "gym": ("gym_tasks", "make_gym", {}, "any list of Gymnasium ids or constructors: tasks=[...]"),
-    "pointmass": ("pointmass", "make_pointmass", {}, "a toy: tasks in conflict, rewards a hundredfold apart"),
+@dataclass(frozen=True)
+class SuiteRecord:
+    """A suite that can be named.
+
+    :param name: what users type.
+    :param summary: one line about it.
+    :param module: where the function is that builds it; it is imported when the suite is used.
+    :param function: builds it, from its options.
+    :param fixed: options that the name fixes.
+    """
+
+    name: str
+    summary: str
+    module: str
+    function: str | Callable[..., TaskSuite]
+    fixed: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def build(self) -> Callable[..., TaskSuite]:
+        """The function itself."""
+        if not isinstance(self.function, str):
+            return self.function
+        found: Callable[..., TaskSuite] = getattr(importlib.import_module(self.module), self.function)
+        return found
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a user can set of it, with the defaults."""
+        parameters = inspect.signature(self.build).parameters
+        return {name: one.default for name, one in parameters.items() if name not in self.fixed}
+
+
+def _metaworld(name: str, summary: str) -> SuiteRecord:
+    return SuiteRecord(name, summary, f"{__package__}.metaworld", "make_metaworld", {"name": name})
+
+
+_SUITES: dict[str, SuiteRecord] = {
+    record.name: record
+    for record in (
+        _metaworld("mt10", "Meta-World MT10: ten manipulation tasks"),
+        _metaworld("mt25", "Meta-World MT25: twenty-five manipulation tasks"),
+        _metaworld("mt50", "Meta-World MT50: all fifty manipulation tasks"),
+        _metaworld("metaworld", "any list of Meta-World tasks: tasks=[...]"),
+        SuiteRecord(
+            "gym", "any list of Gymnasium ids or constructors: tasks=[...]", f"{__package__}.gym_tasks", "make_gym"
+        ),
+        SuiteRecord(
+            "pointmass",
+            "a toy: tasks in conflict, rewards a hundredfold apart",
+            f"{__package__}.pointmass",
+            "make_pointmass",
+        ),
+    )
 }
+
+Build = TypeVar("Build", bound=Callable[..., TaskSuite])
+
+
+def register_suite(name: str) -> Callable[[Build], Build]:
+    """Decorator of a function that builds a suite: make it known by the name users type.
+
+    The first line of its docstring is what ``mtrl list suites`` prints. Its keywords are the suite's options.
+
+    :raises SuiteError: if the name is taken.
+    """
+
+    def register(build: Build) -> Build:
+        if name in _SUITES:
+            raise SuiteError(f"a suite named {name!r} is registered already")
+        summary = (inspect.getdoc(build) or "").partition("\n")[0].rstrip(".")
+        _SUITES[name] = SuiteRecord(name, summary, build.__module__, build)
+        return build
+
+    return register
 
 
 def list_suites() -> dict[str, str]:
     """Every suite name with one line about it."""
-    return {name: line for name, (_, _, _, line) in _SUITES.items()}
+    return {name: record.summary for name, record in _SUITES.items()}
+
+
+def find_suite(name: str) -> SuiteRecord:
+    """A suite by name.
+
+    :raises SuiteError: for an unknown name, with the nearest known ones.
+    """
+    if name not in _SUITES:
+        raise SuiteError(f"unknown suite {name!r}{did_you_mean(name, _SUITES)}")
+    return _SUITES[name]
 
 
 def takes_option(name: str, option: str) -> bool:
     """Whether a suite has an option of this name."""
-    return name in _SUITES and option in _options(name)
-
-
-def _options(name: str) -> list[str]:
-    return [option for option in inspect.signature(_builder(name)).parameters if option not in _SUITES[name][2]]
-
-
-def _builder(name: str) -> Callable[..., TaskSuite]:
-    module, function, _, _ = _SUITES[name]
-    # Imported here, so that a suite's simulator is loaded only when that suite is used.
-    build: Callable[..., TaskSuite] = getattr(importlib.import_module(f"{__package__}.{module}"), function)
-    return build
+    return name in _SUITES and option in _SUITES[name].options
 
 
 def make_suite(name: str, **options: Any) -> TaskSuite:
@@ -198,12 +271,14 @@ def make_suite(name: str, **options: Any) -> TaskSuite:
 
     :param name: one of :func:`list_suites`.
     :param options: the suite's own; an unknown one is refused with the known ones.
-    :raises SuiteError: for an unknown name, an unknown option, or an option's bad value.
+    :raises SuiteError: for an unknown name, an unknown option, an option's bad value, or what is no suite.
     """
-    if name not in _SUITES:
-        raise SuiteError(f"unknown suite {name!r}{did_you_mean(name, _SUITES)}")
-    known = _options(name)
+    record = find_suite(name)
+    known = record.options
     for option in options:
         if option not in known:
             raise SuiteError(f"suite {name!r} has no option {option!r}{did_you_mean(option, known)}")
-    return _builder(name)(**_SUITES[name][2], **options)
+    suite = record.build(**record.fixed, **options)
+    if not isinstance(suite, TaskSuite):
+        raise SuiteError(f"suite {name!r} must be built as a TaskSuite, found {type(suite).__name__}")
+    return suite

@@ -43,6 +43,7 @@ class MultiTaskVecEnv(VecEnv):
     :param backend: what moves the environments; this object closes it.
     :ivar task_names: the K task names.
     :ivar task_of_env: int [N], the task of each environment.
+    :ivar action_sizes: numbers of an action of each task; those that follow in the A are padding.
     :ivar horizon: longest episode in steps.
     :ivar workers: simulating processes; 0 where this one simulates.
     :ivar restarts: the faults so far (``total``, and ``by_task``), a :class:`~envs.faults.RestartBudget`.
@@ -50,6 +51,7 @@ class MultiTaskVecEnv(VecEnv):
 
     def __init__(self, suite: TaskSuite, simulation: Simulation, backend: Backend) -> None:
         self.task_names, self.num_tasks = tuple(suite.task_names), suite.num_tasks
+        self.action_sizes = suite.sizes_of_actions()
         self.copies = simulation.copies
         self.horizon = max(suite.horizons_of_tasks(simulation.horizon))
         self.task_of_env = np.tile(np.arange(self.num_tasks), self.copies)

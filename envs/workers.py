@@ -18,7 +18,7 @@ from typing import Any
 
 from .backend import Backend, Request
 from .episodes import EnvRecipe, StepArrays
-from .errors import EnvironmentFault, SuiteError
+from .errors import EnvironmentFault, SuiteError, WorkerTraceback
 from .faults import Fault, rows_of
 from .worker import DONE, STEP
 
@@ -213,8 +213,9 @@ class WorkerPool(Backend):
             reply = pickle.loads(message)
             if reply[0] == "value":
                 values.update(zip(share, reply[1], strict=True))
-            else:
-                failure = failure or reply[1]
+            elif failure is None:
+                failure = reply[1]
+                failure.__cause__ = WorkerTraceback(reply[2])
         self._early += faults
         lost = [fault for fault in self._early if wanted.intersection(fault.rows)]
         if lost:
@@ -263,7 +264,10 @@ class WorkerPool(Backend):
             return said[0]
         worker.lost = True  # it could not build its environments, and ends
         error, trace = said
-        return [Fault(tuple(worker.indices), tuple(worker.tasks), str(error), trace=trace)]
+        what = str(error)  # of a block it names the task
+        if not isinstance(error, EnvironmentFault):
+            what = f"the worker with {_names(worker.tasks)} could not be set up: {type(error).__name__}: {error}"
+        return [Fault(tuple(worker.indices), tuple(worker.tasks), what, trace=trace)]
 
     def _receive(self, worker: _Worker, doing: str, deadline: _Deadline) -> bytes | Fault:
         if not worker.poller.poll(deadline.milliseconds_left()):

@@ -1,13 +1,14 @@
 """From a config to the things it describes: environments, agent."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.vec_env import VecEnv
 
 from agents.algorithms import find_algorithm
 from agents.multitask import MultiTaskAlgorithm
-from envs import MultiTaskVecEnv, TaskSuite
+from envs import MultiTaskVecEnv, TaskSuite, TaskVecEnv
 from mtrl.config import RunConfig
 from mtrl.evaluation import EvaluationResult, Policy, evaluate
 from mtrl.machine import available_cores, evaluating_workers, learning_threads, simulating_workers
@@ -35,13 +36,13 @@ def make_training_env(config: RunConfig, suite: TaskSuite) -> MultiTaskVecEnv:
     )
 
 
-def make_agent(config: RunConfig, env: MultiTaskVecEnv) -> MultiTaskAlgorithm:
+def make_agent(config: RunConfig, env: TaskVecEnv) -> MultiTaskAlgorithm:
     """The agent that a config describes."""
     arguments = config.agent.arguments(env.num_tasks, config.budget(env.num_tasks), config.env.copies)
     (balancer, options), (actor_balancer, actor_options) = config.critic_balancer, config.actor_balancer
     return find_algorithm(config.agent.algorithm).agent(
         "MultiTaskPolicy",
-        env,
+        cast(VecEnv, env),
         **{**arguments, "policy_kwargs": {**_network_options(config), **arguments.get("policy_kwargs", {})}},
         balancer=balancer,
         balancer_kwargs=options,

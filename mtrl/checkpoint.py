@@ -179,6 +179,11 @@ class CheckpointStore:
         found = [(int(match[1]), path) for path in self.path.iterdir() if (match := _FOLDER.fullmatch(path.name))]
         return [path for _, path in sorted(found, reverse=True)]
 
+    def newest_env_steps(self) -> int | None:
+        """Transitions that the newest checkpoint was made after, by its name; None if there is none."""
+        names = [path.name for path in self.folders()]
+        return int(names[0].removeprefix("step-")) if names else None
+
     def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
         """The newest checkpoint that is whole, to resume from; broken ones are reported and set aside.
 

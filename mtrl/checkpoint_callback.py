@@ -143,4 +143,4 @@ class Checkpointer(BaseCallback):
     def _fallback(self) -> str:
         latest = self.store.latest
         last = "there is none before it" if latest is None else f"the last one is of step {latest.env_steps:,}"
-        return f"training goes on and tries again every minute; {last}."
+        return f"training continues and tries again every minute; {last}."

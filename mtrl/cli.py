@@ -1,4 +1,4 @@
-"""``mtrl``: what can be chosen, how good an agent is, which method is better, which weights are; many runs at once."""
+"""``mtrl``: train, list choices, evaluate agents, compare methods, tune task weights, run sweeps."""
 
 import argparse
 import sys
@@ -7,19 +7,29 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtrl.errors import ConfigError
-from mtrl.launch import guarded
+from mtrl.errors import ConfigError, exit_code, sentence
+from mtrl.launch import guarded, train_command
+from mtrl.plugins import load_plugins, setting_of, take_plugins
 from mtrl.shadowing import refuse_foreign_packages
 
 if TYPE_CHECKING:
     from mtrl.config import RunConfig
-    from mtrl.evaluation import Policy
+    from mtrl.evaluation import EvaluationResult, Policy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command ``mtrl``; returns its exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["train"]:  # all that follows is for Hydra, --help among it
+        train_command(words[1:])
+    try:
+        words, plugins = take_plugins(words)
+    except ConfigError as error:
+        print(sentence(error), file=sys.stderr)
+        return exit_code(error)
     parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(words)
+    options.plugins = plugins
     if rest:  # argparse takes positional arguments from one place alone; settings may stand after options too
         if unknown := [word for word in rest if word.startswith("-") or "overrides" not in options]:
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -32,7 +42,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    common.add_argument(  # taken before the others are looked at: also written plugins=[myrl], as train.py has it
+        "--plugins", metavar="MODULES", help="modules of your own to import, such as myrl,other; or plugins=[myrl]"
+    )
 
+    commands.add_parser("train", help="train one agent: what train.py does in a checkout; mtrl train --help tells more")
     listing = commands.add_parser("list", parents=[common], help="what can be chosen in a config")
     listing.add_argument("what", choices=sorted(_LISTS))
     listing.set_defaults(command=_list)
@@ -46,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--seed", type=int, help="of the goals (default: the run's, the goals of its training)")
     evaluation.add_argument("--workers", type=int, help="simulating processes (default: one per core)")
     evaluation.add_argument("--video", action="store_true", help="also write an MP4 with an episode of every task")
+    evaluation.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="for the results (default: evaluations/... in the run's folder)"
+    )
     evaluation.set_defaults(command=_evaluate)
 
     exporting = commands.add_parser("export", parents=[common], help="the policy of a run as a small file with a card")
@@ -90,8 +107,8 @@ def _add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
         "tune", parents=[common, settings], help="search task weights with a population of runs"
     )
     search.add_argument("--out", type=Path, default=Path("tune"), help="folder of the search (default: tune)")
-    search.add_argument("--resume", action="store_true", help="go on with the search in --out")
-    search.add_argument("--takeover", action="store_true", help="go on where the owner, on another host, is dead")
+    search.add_argument("--resume", action="store_true", help="resume the search in --out")
+    search.add_argument("--takeover", action="store_true", help="resume where the owner, on another host, is dead")
     search.add_argument("--population", type=int, default=8, help="members (default: 8)")
     search.add_argument("--algorithm", choices=("pbt", "pb2", "random"), default="pbt", help="default: pbt")
     search.add_argument("--intervals", type=int, default=10, help="between which members are copied (default: 10)")
@@ -131,31 +148,47 @@ def _sweep(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     refuse_foreign_packages()
+    load_plugins(options.plugins)
+    if options.plugins and "overrides" in options and not getattr(options, "resume", False):
+        options.overrides.append(setting_of(options.plugins))
     options.command(options)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    """Evaluate a policy; the table is printed and kept, in the run's folder if it is that of a run."""
+    """Evaluate a policy; the table is printed, then kept: in the run's folder, or where ``--out`` says."""
     from mtrl.console import print_results, say, without_harm
     from mtrl.evaluation import evaluate
     from mtrl.run_report import write_results
 
     name, config, model, home = _chosen(options)
-    suite = config.make_suite()
     seed = config.evaluation_seed if options.seed is None else options.seed
+    place = options.out or home / "evaluations" / f"seed{seed}-episodes{options.episodes}"
+    _require_place(place)
+    if options.video:
+        from mtrl.video import require_imageio, write_mosaic
+
+        require_imageio()
+    suite = config.make_suite()
     horizon = config.evaluation.horizon
     result = evaluate(model, suite, options.episodes, seed=seed, workers=options.workers, horizon=horizon)
-    place = home / "evaluations" / f"seed{seed}-episodes{options.episodes}"
+    print_results(result.to_frame(), f"{name}, goals of seed {seed}")
     place.mkdir(parents=True, exist_ok=True)
     write_results(result, place)
-    print_results(result.to_frame(), f"{name}, goals of seed {seed}")
     say(f"Written to {place}")
     if options.video:
-        from mtrl.video import write_mosaic
-
         video = place / "mosaic.mp4"
         if without_harm("The video", write_mosaic, model, suite, video, seed=seed, horizon=horizon):
             say(f"Video: {video}")
+
+
+def _require_place(folder: Path) -> None:
+    """:raises ConfigError: if the results of an evaluation cannot be written there, or would replace those of a run"""
+    from mtrl.places import require_folder
+    from mtrl.run_folder import RECORD_FILE
+
+    if (folder / RECORD_FILE).exists():
+        raise ConfigError(f"--out must be a folder for the results, found '{folder}', which is a run.")
+    require_folder(folder, "--out")
 
 
 def _chosen(options: argparse.Namespace) -> "tuple[str, RunConfig, Policy, Path]":
@@ -187,17 +220,22 @@ def _export(options: argparse.Namespace) -> None:
         raise ConfigError(f"--out must be a file to write, found the folder '{path}'.")
     if path.suffix != ".zip":
         path = path.with_name(f"{path.name}.zip")
-    result = export(RunFolder.existing(options.run), path, options.episodes, options.workers)
-    print_results(result.to_frame(), f"{path.name}, {path.stat().st_size / 1e6:.2f} MB")
+
+    def told(result: "EvaluationResult") -> None:
+        print_results(result.to_frame(), f"{path.name}, {path.stat().st_size / 1e6:.2f} MB")
+
+    export(RunFolder.existing(options.run), path, options.episodes, options.workers, told)
     say(f"Written to {path} and {path.with_suffix('.json')}")
 
 
 def _compare(options: argparse.Namespace) -> None:
-    """Write the report of some runs, and print its verdict."""
+    """Print the verdict on some runs, and write their report."""
     from mtrl.compare import compare_runs, judge, write_report
+    from mtrl.compare.report import require_place
     from mtrl.compare.sections import narrow, summary_table
     from mtrl.console import print_rows, say
 
+    require_place(options.out)
     comparison = compare_runs(
         options.runs,
         baseline=options.baseline,
@@ -206,12 +244,11 @@ def _compare(options: argparse.Namespace) -> None:
         worst=options.worst,
         seed=options.seed,
     )
-    page = write_report(comparison, options.out)
     verdict, summary = judge(comparison), narrow(summary_table(comparison))
     print_rows(summary.header, summary.rows)
     for line in filter(None, (verdict.headline, verdict.worst, *verdict.caution, *verdict.seeds)):
         say(line)
-    say(f"Written to {page}")
+    say(f"Written to {write_report(comparison, options.out)}")
 
 
 def _renaming(text: str) -> tuple[str, str]:

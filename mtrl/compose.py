@@ -3,14 +3,12 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from mtrl.command_line import readable
 from mtrl.config import RunConfig
 from mtrl.errors import ConfigError
-from mtrl.launch import prepare
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+from mtrl.launch import CONFIGS, composed_config, prepare
 
 
 @dataclass(frozen=True)
@@ -44,11 +42,9 @@ def compose_grid(overrides: Sequence[str]) -> list[Composed]:
     from omegaconf import OmegaConf
 
     if not CONFIGS.is_dir():
-        raise ConfigError(
-            f"The folder of configs is missing, '{CONFIGS}': install the toolkit from its checkout, editable."
-        )
+        raise ConfigError(f"The folder of configs is missing, '{CONFIGS}': install the toolkit again.")
     fixed, swept = [], []
-    for override in OverridesParser.create().parse_overrides(prepare(overrides, CONFIGS)):
+    for override in OverridesParser.create().parse_overrides(prepare(readable(overrides), CONFIGS)):
         if override.is_sweep_override():
             key = override.get_key_element()
             swept.append([f"{key}={value}" for value in override.sweep_string_iterator()])
@@ -58,5 +54,5 @@ def compose_grid(overrides: Sequence[str]) -> list[Composed]:
         grid = []
         for point in itertools.product(*swept):
             values: Any = OmegaConf.to_container(compose_with_hydra("config", [*fixed, *point]), resolve=True)
-            grid.append(Composed(" ".join(setting.lstrip("+") for setting in point), RunConfig.from_dict(values)))
+            grid.append(Composed(" ".join(setting.lstrip("+") for setting in point), composed_config(values)))
     return grid

@@ -3,17 +3,19 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 
-from agents.algorithms import DEFAULT, find_algorithm
-from agents.balancers import list_balancers, make_balancer
-from agents.balancing.registry import methods_of
+from agents.algorithms import ALGORITHMS, DEFAULT, find_algorithm
+from agents.balancers import make_balancer
+from agents.balancing.registry import BALANCERS, methods_of, options_by_method
 from agents.errors import ConfigurationError
 from agents.networks import NETWORKS, TASK_IDS
+from agents.registry import Record
 from agents.settings import (
     AgentPreset,
     Amount,
@@ -25,9 +27,10 @@ from agents.settings import (
     Range,
     walk,
 )
-from envs import list_suites, make_suite, takes_option
+from envs import find_suite, list_suites, make_suite, takes_option
 from mtrl.errors import ConfigError, nearest
-from mtrl.network_options import checked_options
+from mtrl.network_options import checked_options, known_options
+from mtrl.plugins import loaded_plugins, not_loaded, plugin_of, setting_of
 from mtrl.schema import parse
 from mtrl.task_embeddings import TaskEmbeddings, read_task_embeddings
 from mtrl.weight_schedule import WeightSchedule, read_schedule
@@ -175,6 +178,9 @@ class RunConfig:
     :param max_wall_time: seconds after which the run stops with a checkpoint and exit code 75; None does not stop
     :param takeover: resume in a folder whose owner, on another host, is dead
     :param debug: show tracebacks
+    :param plugins: modules that register what the run uses; named here, imported by the command that composed this
+    :param again: what becomes of a run whose plug-in, or a method's default, has changed since: true trains it again
+        and keeps the old one under another name, false takes it as it is, None asks
     """
 
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -194,6 +200,8 @@ class RunConfig:
     max_wall_time: Annotated[Positive | None, Changes.NOTHING] = None
     takeover: Annotated[bool, Changes.NOTHING] = False
     debug: Annotated[bool, Changes.NOTHING] = False
+    plugins: Annotated[tuple[str, ...], Changes.NOTHING] = ()
+    again: Annotated[bool | None, Changes.NOTHING] = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
@@ -201,25 +209,28 @@ class RunConfig:
 
         :raises ConfigError: one sentence that names the setting, its value and what would be right
         """
+        plugins = values.get("plugins") if isinstance(values, Mapping) else None
+        check = _NameCheck(plugins if isinstance(plugins, (list, tuple)) else ())
         if isinstance(values, Mapping) and "agent" in values:
-            values = {**values, "agent": _parse_agent(values["agent"])}
-        config = parse(cls, values)
+            values = {**values, "agent": _parse_agent(values["agent"], check)}
+        config = _expanded(parse(cls, values))
         schedule = None if config.schedule is None else read_schedule(config.schedule)
         if schedule is not None:
             config = config.with_schedule(schedule)
-        _check_name("env.suite", config.env.suite, list_suites())
-        _check_name("network.name", config.network.name, NETWORKS)
+        check("env.suite", config.env.suite, list_suites())
+        check("network.name", config.network.name, NETWORKS)
         options = checked_options(config.network.name, config.network.options)
         embeddings = config.network.task_embeddings
         if isinstance(embeddings, str):
-            embeddings = read_task_embeddings(embeddings)
+            embeddings = read_task_embeddings(os.path.expanduser(embeddings))
         config = replace(config, network=replace(config.network, options=options, task_embeddings=embeddings))
         if embeddings is not None and len(embeddings) != (tasks := config.make_suite().num_tasks):
             raise ConfigError(
                 f"network.task_embeddings must have one row for each of {tasks} tasks, found {len(embeddings)} rows."
             )
         for name in filter(None, (config.balancer.name, config.balancer.actor)):
-            _check_balancer(name)
+            for part in methods_of(name):
+                check("balancer", part, BALANCERS, "" if part == name else f" in {name!r}")
         for name in ("hidden_sizes", "actor_hidden_sizes"):
             if getattr(config.network, name) == ():
                 raise ConfigError(f"network.{name} must be widths such as [400, 400], found [].")
@@ -250,6 +261,38 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """The config as a plain dict: ``RunConfig.from_dict(config.to_dict()) == config``."""
         return _plain(dataclasses.asdict(self))
+
+    def effective(self) -> dict[str, Any]:
+        """As `to_dict`, with the value of every option of balancers and network that nobody set, and all plug-ins.
+
+        It is what a run's folder holds: a default that changes later is then seen.
+        """
+        values = self.to_dict()
+        balancer, actor = self.critic_balancer, self.actor_balancer
+        values["balancer"]["options"] = _effective(*balancer)
+        if actor[0] is not None:
+            values["balancer"]["actor_options"] = _effective(actor[0], actor[1])
+        defaults = _stated(NETWORKS[self.network.name].defaults)
+        own = {name: defaults[name] for name in known_options(self.network.name) if name in defaults}
+        values["network"]["options"] = {**own, **values["network"]["options"]}
+        values["plugins"] = list(dict.fromkeys([*self.plugins, *loaded_plugins()]))
+        return _plain(values)
+
+    def of_plugins(self) -> dict[str, list[str]]:
+        """What the run uses that plug-ins registered: ``{"myrl": ["balancer mine"]}``."""
+        methods = [word for name in (self.balancer.name, self.balancer.actor) if name for word in methods_of(name)]
+        used: dict[str, str] = {f"balancer {name}": BALANCERS[name].module for name in methods}
+        named: list[tuple[str, Record[Any]]] = [
+            ("algorithm", find_algorithm(self.agent.algorithm)),
+            ("network", NETWORKS[self.network.name]),
+        ]
+        used |= {f"{kind} {record.name}": record.module for kind, record in named}
+        used[f"suite {self.env.suite}"] = find_suite(self.env.suite).module
+        found: dict[str, list[str]] = {}
+        for what, module in used.items():
+            if (plugin := plugin_of(module)) is not None:
+                found.setdefault(plugin, []).append(what)
+        return found
 
     def essentials(self) -> dict[str, Any]:
         """What can change a result, as a plain dict; `from_dict` takes it, with defaults for the rest."""
@@ -322,9 +365,17 @@ def flat_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in flatten(options).items() if value is not None}
 
 
-def _parse_agent(values: Any) -> AgentPreset:
+def _expanded(config: RunConfig) -> RunConfig:
+    """With the home folder in place of a ``~`` that no shell has replaced."""
+    places = {name: getattr(config, name) for name in ("run_dir", "runs_dir", "schedule")}
+    return replace(config, **{name: place and os.path.expanduser(place) for name, place in places.items()})
+
+
+def _parse_agent(values: Any, check: "_NameCheck") -> AgentPreset:
     """The settings of the algorithm that they name."""
     name = values.get("algorithm", DEFAULT) if isinstance(values, Mapping) else DEFAULT
+    if check.missing:
+        check("agent.algorithm", str(name), ALGORITHMS)
     try:
         preset = find_algorithm(str(name)).preset
     except ConfigurationError as error:
@@ -348,9 +399,25 @@ def _without(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def _check_name(setting: str, value: str, known: Any) -> None:
-    if value not in known:
-        raise ConfigError(f"{setting} must be a registered name, found {value!r}{nearest(value, known)}")
+class _NameCheck:
+    """Refuses names that nobody registered; a plug-in that the config names and nobody loaded is the likely reason.
+
+    :param plugins: that the config names
+    """
+
+    def __init__(self, plugins: Iterable[Any]) -> None:
+        self.missing = not_loaded([name for name in plugins if isinstance(name, str)])
+
+    def __call__(self, setting: str, value: str, known: Iterable[str], where: str = "") -> None:
+        """:raises ConfigError: for a name that is not known"""
+        if value not in known:
+            raise ConfigError(f"{setting} must be a registered name, found {value!r}{where}{self.hint(value, known)}")
+
+    def hint(self, value: str, known: Iterable[str]) -> str:
+        """The end of a sentence: the plug-in to give, or the nearest name."""
+        if self.missing:
+            return f"; it came with a plug-in: give {setting_of(self.missing)}."
+        return nearest(value, known)
 
 
 def _check_device(name: str) -> None:
@@ -361,12 +428,22 @@ def _check_device(name: str) -> None:
         raise ConfigError(f"device must be auto, cpu, cuda, cuda:1 or another of PyTorch's, found {name!r}.") from None
 
 
-def _check_balancer(name: str) -> None:
-    known = [record.name for record in list_balancers()]
-    for part in methods_of(name):
-        if part not in known:
-            inside = "" if part == name else f" in {name!r}"
-            raise ConfigError(f"balancer must be a registered name, found {part!r}{inside}{nearest(part, known)}")
+def _effective(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a balancer as they act: its defaults, and what was given; those of a composition by method.
+
+    Options that cannot be told apart stay as they are: building the balancer says what is wrong with them.
+    """
+    try:
+        shares = options_by_method(name, given)
+    except ConfigurationError:
+        return dict(given)
+    found = {method: {**_stated(BALANCERS[method].defaults), **options} for method, options in shares.items()}
+    return found if len(found) > 1 else found[name]
+
+
+def _stated(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults that a file can hold; None says that a method decides for itself."""
+    return {name: value for name, value in defaults.items() if isinstance(value, (bool, int, float, str, tuple, list))}
 
 
 def _plain(value: Any) -> Any:

@@ -41,7 +41,7 @@ def without_harm(what: str, function: Callable[..., T], *arguments: Any, **optio
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        say(f"Warning: {what} failed and is left out from here on; all else goes on. ({reason})")
+        say(f"Warning: {what} failed and is left out from here on; all else continues. ({reason})")
         return None
 
 

@@ -23,7 +23,7 @@ class CheckpointError(ConfigError):
 
 
 class RunStopped(KeyboardInterrupt):
-    """A run that was asked to stop and did; the same command resumes from its checkpoint.
+    """A run that was asked to stop and did. Its `then` says what comes next, as the end of the sentence.
 
     :param reason: who asked, as the beginning of the sentence
     :param code: exit code of the command
@@ -31,8 +31,12 @@ class RunStopped(KeyboardInterrupt):
     """
 
     def __init__(self, reason: str, code: int, by_signal: bool = False) -> None:
-        super().__init__(f"{reason}; the same command goes on from the last checkpoint.")
+        super().__init__(reason)
         self.code, self.by_signal = code, by_signal
+        self.then = "the same command resumes from the last checkpoint, or starts over where there is none"
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}; {self.then}."
 
 
 class RunPaused(RunStopped):
@@ -50,8 +54,13 @@ _FEW = 12  # names that make a sentence
 
 
 def nearest(value: object, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the closest known name; if none is close, the known names or the nearest three."""
-    names = sorted(known)
+    """``; did you mean 'x'?`` for the closest known name; if none is close, the known names or the nearest three.
+
+    The value itself is never proposed.
+    """
+    names = sorted(name for name in known if name != str(value))
+    if not names:
+        return "."
     matches = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
     if matches:
         return f"; did you mean '{matches[0]}'?"

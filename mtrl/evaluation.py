@@ -5,13 +5,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from agents.task_names import refuse_other_tasks
-from envs import TaskSuite, make_suite
+from envs import TaskSuite, TaskVecEnv, make_suite
 from mtrl.errors import ConfigError
 from mtrl.machine import available_cores, evaluating_workers
 
@@ -127,7 +127,7 @@ class EvaluationResult:
 
 def evaluate(
     model: Policy,
-    suite_or_env: str | TaskSuite | VecEnv,
+    suite_or_env: str | TaskSuite | VecEnv | TaskVecEnv,
     episodes: int = 50,
     *,
     seed: int = 0,
@@ -165,7 +165,7 @@ def evaluate(
         )
     refuse_tasks_not_learnt(model, place.task_names)
     if isinstance(place, VecEnv):
-        return _run_episodes(model, place, episodes, stop_at_success, deterministic)
+        return _run_episodes(model, cast(TaskVecEnv, place), episodes, stop_at_success, deterministic)
     suite = place
     copies = copies or min(episodes, math.ceil(max(8, 2 * available_cores()) / suite.num_tasks))
     env = suite.make_vec_env(
@@ -181,11 +181,12 @@ def evaluate(
 
 
 def _run_episodes(
-    model: Policy, env: Any, episodes: int, stop_at_success: bool, deterministic: bool
+    model: Policy, env: TaskVecEnv, episodes: int, stop_at_success: bool, deterministic: bool
 ) -> EvaluationResult:
     """The first episodes of every environment, so that short episodes are not counted more often than long ones."""
-    copies = env.num_envs // env.num_tasks
-    copy_of_env = np.arange(env.num_envs) // env.num_tasks
+    of_env = np.asarray(env.task_of_env)
+    copies = np.bincount(of_env)[of_env]  # of the task of each environment
+    copy_of_env = np.array([np.sum(of_env[:i] == task) for i, task in enumerate(of_env)])
     # The sweep gives copy c the goals c, c + copies, c + 2 copies, ...: its share of the first `episodes` goals.
     wanted = (episodes - copy_of_env + copies - 1) // copies
     records: list[list[dict[str, Any]]] = [[] for _ in range(env.num_tasks)]

@@ -16,11 +16,12 @@ from mtrl.checkpoint import Checkpoint, CheckpointStore, Contents
 from mtrl.checkpoint_callback import Checkpointer
 from mtrl.config import RunConfig
 from mtrl.console import make_reporter, print_files, print_results, say, without_harm
-from mtrl.errors import CheckpointError, ConfigError, sentence
+from mtrl.errors import CheckpointError, ConfigError, RunStopped, sentence
 from mtrl.evaluation import EvaluationResult
+from mtrl.relatives import resumable_elsewhere
 from mtrl.run_folder import AGENT_FILE, CHECKPOINTS, FAILED, FINISHED, INTERRUPTED, RunFolder
 from mtrl.run_report import REPORTED, write_batch, write_plots, write_results
-from mtrl.run_state import LearningRun, changes, refuse_changes
+from mtrl.run_state import LearningRun, changed_since, changes, refuse_changes
 from mtrl.signals import StopRequest
 from mtrl.tracking import METRICS_FILE, JsonlWriter, make_logger
 
@@ -63,7 +64,8 @@ def run(config: RunConfig, pause_at: int | None = None) -> Result:
     """
     folder = RunFolder.of(config)
     title = f"{config.env.suite}, {config.agent.name}, {config.balancer.name}, seed {config.seed}"
-    if folder.status == FINISHED and not _goes_further(config, folder):
+    begin_again = _begins_again(config, folder)
+    if folder.status == FINISHED and not begin_again and not _goes_further(config, folder):
         say(f"'{folder.path}' holds this run already, finished {folder.record['ended']}: nothing to do.")
         if any(key.startswith("evaluation.") for key in changes(folder.config().to_dict(), config.to_dict())):
             again = f"mtrl evaluate {folder.path} --episodes {config.evaluation.final_episodes}"
@@ -76,8 +78,8 @@ def run(config: RunConfig, pause_at: int | None = None) -> Result:
     suite = config.make_suite()
     with StopRequest(config.max_wall_time) as stop, folder.owned(config.takeover):
         store = CheckpointStore(folder.path / CHECKPOINTS, config.checkpoint.keep)
-        checkpoint = _open(config, folder, store, suite.num_tasks)
-        with _recorded(folder), ExitStack() as stack:
+        checkpoint = _open(config, folder, store, suite.num_tasks, begin_again)
+        with _recorded(folder, store), ExitStack() as stack:
             env = stack.enter_context(closing(make_training_env(config, suite)))
             evaluator = stack.enter_context(closing(Evaluator(config, suite)))
             agent = make_agent(config, env)
@@ -85,9 +87,9 @@ def run(config: RunConfig, pause_at: int | None = None) -> Result:
             folder.update(protocol=protocol(config, suite), seeds=config.seeds(), agent=runtime)
             pausing = _Pausing(store, checkpoint, stop, pause_at)
             final, seconds = _learn(config, agent, env, evaluator, folder, pausing)
+            print_results(final.to_frame(), title)  # first: a disk may be full by now
             write_results(final, folder.path)
             folder.close(FINISHED, seconds=seconds, success_rate=final.success_rate)
-    print_results(folder.results(), title)
     print_files(folder.path, REPORTED)
     return Result(folder.path, folder.results())
 
@@ -107,7 +109,7 @@ def _goes_further(config: RunConfig, folder: RunFolder) -> bool:
 
     :raises ConfigError: if it is the config of another run, or of a shorter one
     """
-    refuse_changes(folder.config().to_dict(), config, folder.path)
+    refuse_changes(folder.written_config(), config, folder.path)
     made = folder.record.get("protocol", {})
     if not made:
         return False
@@ -123,15 +125,36 @@ def _too_few(folder: RunFolder, made: int, total: int) -> ConfigError:
     )
 
 
-def _open(config: RunConfig, folder: RunFolder, store: CheckpointStore, num_tasks: int) -> Checkpoint | None:
+def _begins_again(config: RunConfig, folder: RunFolder) -> bool:
+    """Whether the run in a folder is to be trained again, since what it was made with has changed.
+
+    :raises ConfigError: if it has changed, and the config does not say what is to become of the run
+    """
+    is_there = folder.status == FINISHED or (folder.path / CHECKPOINTS).is_dir()
+    changed = changed_since(folder, config) if is_there else []
+    if changed and config.again is None:
+        raise ConfigError(
+            f"'{folder.path}' holds this run, and since then {' and '.join(changed)} has changed: again=true trains it "
+            "again and keeps the old one under another name, again=false takes it as it is, and another run_dir "
+            "leaves it alone."
+        )
+    return bool(changed and config.again)
+
+
+def _open(
+    config: RunConfig, folder: RunFolder, store: CheckpointStore, num_tasks: int, begin_again: bool
+) -> Checkpoint | None:
     """The checkpoint that the run in a folder resumes from; without one, a new run is begun there."""
     store.clean()
-    checkpoint = store.newest(_warn)
+    checkpoint = None if begin_again else store.newest(_warn)
     if checkpoint is None:
-        if folder.status == FINISHED:
+        if folder.status == FINISHED and not begin_again:
             raise ConfigError(
-                f"'{folder.path}' is finished and holds no checkpoint to go on from: choose another run_dir."
+                f"'{folder.path}' is finished and holds no checkpoint to resume from: choose another run_dir."
             )
+        if folder.status is None:
+            for told in resumable_elsewhere(config, folder, num_tasks):
+                say(told)
         folder.begin(config)
         return None
     before = checkpoint.read()["config"]
@@ -139,9 +162,9 @@ def _open(config: RunConfig, folder: RunFolder, store: CheckpointStore, num_task
     total = config.budget(num_tasks)
     if total < checkpoint.env_steps and total != RunConfig.from_dict(before).budget(num_tasks):
         raise _too_few(folder, checkpoint.env_steps, total)
-    folder.go_on(config, checkpoint.env_steps, checkpoint.exact)
-    begin_again = "" if checkpoint.exact else "; the episodes that ran there begin again"
-    say(f"Going on from step {checkpoint.env_steps:,} in '{folder.path}'{begin_again}.")
+    folder.resume(config, checkpoint.env_steps, checkpoint.exact)
+    episodes = "" if checkpoint.exact else "; the episodes that ran there begin again"
+    say(f"Resuming from step {checkpoint.env_steps:,} in '{folder.path}'{episodes}.")
     return checkpoint
 
 
@@ -239,7 +262,7 @@ def _make_writers(
     """Give the agent its logger, which continues from a checkpoint; returns the writer of ``metrics.jsonl``."""
     writer = JsonlWriter(folder.path / METRICS_FILE, None if contents is None else contents["state"]["metrics"])
     after = None if checkpoint is None else checkpoint.env_steps
-    agent.set_logger(make_logger(folder.path, config.tracking, folder.path.name, config.to_dict(), writer, after))
+    agent.set_logger(make_logger(folder.path, config.tracking, folder.path.name, config.effective(), writer, after))
     return writer
 
 
@@ -283,14 +306,16 @@ def protocol(config: RunConfig, suite: TaskSuite) -> dict[str, Any]:
 
 
 @contextmanager
-def _recorded(folder: RunFolder) -> Iterator[None]:
+def _recorded(folder: RunFolder, store: CheckpointStore) -> Iterator[None]:
     """Write into the run's record how it ended, if it did not end well."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         with suppress(OSError):
             folder.close(INTERRUPTED)
-        say(f"Stopped. All that was done until now is in {folder.path}")
+        if isinstance(stop, RunStopped):
+            stop.then = _what_next(store)
+        say(f"Stopped. What there is of the run is in {folder.path}")
         raise
     except Exception as error:
         if isinstance(error, NonFiniteUpdate):
@@ -298,6 +323,12 @@ def _recorded(folder: RunFolder) -> Iterator[None]:
         with suppress(OSError):
             folder.close(FAILED, error=sentence(error))
         raise
+
+
+def _what_next(store: CheckpointStore) -> str:
+    if store.latest is None:
+        return "there is no checkpoint yet, so the same command starts over"
+    return f"the same command resumes from env step {store.latest.env_steps:,}"
 
 
 def _keep_batch(error: NonFiniteUpdate, folder: RunFolder) -> None:

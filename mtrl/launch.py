@@ -8,15 +8,23 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from mtrl.errors import ConfigError, exit_code, nearest, sentence
+from mtrl.plugins import load_plugins, setting_of, take_plugins, use_working_directory
 from mtrl.shadowing import refuse_foreign_packages
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mtrl.config import RunConfig
     from mtrl.sweep import Sweep
 
+_HOME = Path(__file__).resolve().parent
+# Beside the modules where the toolkit is installed from a wheel, in a checkout beside the package.
+CONFIGS = _HOME / "configs" if (_HOME / "configs").is_dir() else _HOME.parent / "configs"
 _DEBUG_SETTING = "debug=true"
 _FLAGS = {"--debug": _DEBUG_SETTING, "--takeover": "takeover=true"}
 # A balancer's name, or a composition of names, as the value of an override.
@@ -43,11 +51,30 @@ def launch(train: Callable[[], None], configs: Path) -> NoReturn:
             _finish(stream)
 
 
+def train_command(arguments: Sequence[str]) -> NoReturn:
+    """``mtrl train``: what ``train.py`` does, wherever the toolkit is installed.
+
+    :param arguments: as ``train.py`` takes them
+    """
+    import hydra
+
+    sys.argv = ["mtrl train", *arguments]
+    launch(hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(_run_composed), CONFIGS)
+
+
+def _run_composed(config: "DictConfig") -> None:
+    from omegaconf import OmegaConf
+
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    run_or_exit(values)
+
+
 def guarded(command: Callable[[], None], debug: bool) -> int:
     """Run a command; say in one sentence on stderr what was wrong, and return the exit code.
 
     :param debug: show the traceback too
     """
+    use_working_directory()
     error = _error_of(command, debug)
     return 0 if error is None else exit_code(error)
 
@@ -114,29 +141,41 @@ def _run_of_sweep(values: Mapping[str, Any], sweep: "Sweep") -> None:
 
 
 def _is_finished(values: Mapping[str, Any]) -> bool:
-    from mtrl.config import RunConfig
-    from mtrl.run_folder import FINISHED, RunFolder
+    from mtrl.run_state import is_finished
 
     try:
-        return RunFolder.of(RunConfig.from_dict(values)).status == FINISHED
+        return is_finished(composed_config(values))
     except ConfigError:  # which the run itself will say
         return False
 
 
 def _run(values: Mapping[str, Any]) -> None:
-    from mtrl.config import RunConfig
     from mtrl.experiment import run
 
-    run(RunConfig.from_dict(values))
+    run(composed_config(values))
+
+
+def composed_config(values: Mapping[str, Any]) -> "RunConfig":
+    """The config that was composed for this command, here or in the process that started it: its plug-ins are loaded.
+
+    :param values: as a plain dict; never what was read from a run's folder, which must not cause an import
+    """
+    from mtrl.config import RunConfig
+
+    names = values.get("plugins") or ()
+    load_plugins([names] if isinstance(names, str) else names)
+    return RunConfig.from_dict(values)
 
 
 def _train(train: Callable[[], None], configs: Path) -> None:
+    from mtrl.command_line import readable
     from mtrl.console import say
     from mtrl.sweep import Sweep, refuse_one_folder, register_callback
 
     refuse_foreign_packages()
-    refuse_one_folder(_overrides_of_sweep(sys.argv[1:]))
-    arguments = prepare(sys.argv[1:], configs)
+    arguments = readable(sys.argv[1:])
+    refuse_one_folder(_overrides_of_sweep(arguments))
+    arguments = prepare(arguments, configs)
     register_callback()
     sys.argv[1:] = _with_callback(_with_options_of_all(arguments))
     code = 0
@@ -150,11 +189,19 @@ def _train(train: Callable[[], None], configs: Path) -> None:
 
 
 def prepare(arguments: Sequence[str], configs: Path) -> list[str]:
-    """The arguments of a command line as Hydra can compose them; the balancers that they name become choices.
+    """The arguments of a command line as Hydra can compose them; what is registered by name becomes a choice.
 
+    Every group has a choice already, so ``+experiment=mt10_laptop`` means what it means without the plus.
+
+    :param arguments: as `mtrl.command_line.readable` gives them
     :param configs: the folder that Hydra composes configs from
     :raises ConfigError: for what Hydra would pass over or explain badly: an unknown experiment, or option of a balancer
     """
+    groups = {folder.name for folder in configs.iterdir() if folder.is_dir()}
+    arguments = [argument[1:] if _adds(argument) in groups else argument for argument in arguments]
+    arguments = _with_plugins(arguments, configs)
+    register_networks(with_files=_choices(configs, "network"))
+    register_suites(with_files=_choices(configs, "env"))
     register_algorithms(with_files=_choices(configs, "agent"))
     register_experiments(configs)
     register_balancers(arguments, with_files=_choices(configs, "balancer"))
@@ -164,6 +211,43 @@ def prepare(arguments: Sequence[str], configs: Path) -> list[str]:
     if "~experiment" in arguments:  # without its experiment a suite has the agents' own settings
         arguments = [*arguments, "~experiment/of_algorithm"]
     return [f"++{argument}" if _OPEN_GROUP.match(argument) else argument for argument in arguments]
+
+
+def _adds(argument: str) -> str:
+    """What a setting adds that need not be there before, as in ``+experiment=mt10_laptop``."""
+    return argument.partition("=")[0][1:] if re.match(r"\+\w", argument) else ""
+
+
+def _with_plugins(arguments: Sequence[str], configs: Path) -> list[str]:
+    """Load the plug-ins of the command line, or else of the user's own config: what they register is a choice then."""
+    rest, names = take_plugins(arguments)
+    load_plugins(names or _plugins_of_files(arguments, configs))
+    if not names:
+        return rest
+    # Beside another override: Hydra's parser takes them only in one piece.
+    place = next((i for i, word in enumerate(rest) if "=" in word and not word.startswith("-")), len(rest))
+    return [*rest[:place], setting_of(names), *rest[place:]]
+
+
+def _plugins_of_files(arguments: Sequence[str], configs: Path) -> list[str]:
+    """Plug-ins of the main config and of the experiment that a command names; Hydra reads them only after this."""
+    from omegaconf import OmegaConf
+
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    folders = [configs, *(Path(folder) for folder in _values_of(arguments, given, "--config-dir", "-cd"))]
+    names = [*_values_of(arguments, given, "--config-name", "-cn"), "config"][:1]
+    names += [f"experiment/{given[key]}" for key in ("experiment", "+experiment") if key in given]
+    found: list[str] = []
+    for file in (folder / f"{name.removesuffix('.yaml')}.yaml" for folder in folders for name in names):
+        values: Any = OmegaConf.load(file) if file.is_file() else {}
+        found += values.get("plugins") or []
+    return found
+
+
+def _values_of(arguments: Sequence[str], given: Mapping[str, str], *flags: str) -> list[str]:
+    """What follows a flag, as in ``--config-dir mine`` and ``--config-dir=mine``."""
+    following = [after for word, after in pairwise(arguments) if word in flags]
+    return following + [given[flag] for flag in flags if flag in given]
 
 
 def _choices(configs: Path, group: str) -> set[str]:
@@ -267,6 +351,44 @@ def register_algorithms(with_files: Collection[str]) -> None:
             ConfigStore.instance().store(group="agent", name=record.name, node=node)
 
 
+def register_networks(with_files: Collection[str]) -> None:
+    """Make every registered network, with its own defaults, a choice of the group `network`.
+
+    :param with_files: choices that have a YAML file
+    """
+    import dataclasses
+
+    from hydra.core.config_store import ConfigStore
+
+    from agents.networks import NETWORKS
+    from mtrl.config import NetworkConfig
+
+    for record in NETWORKS.listed():
+        if record.name not in with_files:
+            own = {name: value for name, value in record.defaults.items() if name in ("hidden_sizes", "task_id")}
+            node = {**dataclasses.asdict(NetworkConfig()), "name": record.name, **own}
+            node["hidden_sizes"] = list(node["hidden_sizes"])
+            ConfigStore.instance().store(group="network", name=record.name, node=node)
+
+
+def register_suites(with_files: Collection[str]) -> None:
+    """Make every registered suite a choice of the group `env`.
+
+    :param with_files: choices that have a YAML file
+    """
+    import dataclasses
+
+    from hydra.core.config_store import ConfigStore
+
+    from envs import list_suites
+    from mtrl.config import EnvConfig
+
+    for name in list_suites():
+        if name not in with_files:
+            node = {**dataclasses.asdict(EnvConfig()), "suite": name}
+            ConfigStore.instance().store(group="env", name=name, node=node)
+
+
 def register_experiments(configs: Path) -> None:
     """Let what a suite changes of an algorithm count for every choice of `agent` that builds on it.
 
@@ -342,11 +464,15 @@ def _unshared(parts: Sequence[str], options: dict[str, list[str]]) -> Iterable[s
 def _from_hydra(error: BaseException) -> ConfigError | None:
     """An error of Hydra or OmegaConf as one sentence of ours; None for any other error."""
     from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
+    from mtrl.command_line import PLACES
+
+    text = str(error)
+    if isinstance(error, ValueError) and text.startswith("Only one of --"):  # said of options, by no class of Hydra's
+        return ConfigError(text)
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return None
-    text = str(error)
     if missing := re.search(r"Could not find '([^']+?)/([^/']+)'", text):
         group, choice = missing.groups()
         known = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
@@ -355,13 +481,19 @@ def _from_hydra(error: BaseException) -> ConfigError | None:
         return ConfigError(_unknown_setting(unknown[1]))
     if ambiguous := re.search(r"Ambiguous value for argument '(.+?)=(.+)'", text):
         key, values = ambiguous.groups()
-        return ConfigError(
-            f"'{key}={values}' are several values: a sweep over them needs -m, one list of them brackets, "
-            f"'{key}=[{values}]'."
+        as_one = (
+            f"a name quotation marks, '{key}=\"{values}\"'"
+            if key in PLACES
+            else f"one list of them brackets, '{key}=[{values}]'"
         )
-    override = getattr(error, "override", None)
-    where = f"The argument '{override}' cannot be read: " if override else ""
-    return ConfigError(where + text.splitlines()[0])
+        return ConfigError(f"'{key}={values}' are several values: a sweep over them needs -m, {as_one}.")
+    if there := re.search(r"Could not append to config. An item is already at '([^']+)'", text):
+        return ConfigError(f"'{there[1]}' is a setting already: give it without the plus, {there[1]}=...")
+    if isinstance(error, GrammarParseError) or "Error merging override" in text:
+        return ConfigError(
+            f"{text.splitlines()[0].rstrip('.')}: what stands in ${{...}} must be the name of a setting."
+        )
+    return ConfigError(text.splitlines()[0])
 
 
 def _unknown_setting(key: str) -> str:

@@ -74,7 +74,7 @@ class RunLock:
         elif not takeover:
             raise RunFolderError(
                 f"'{folder}' was left by process {pid} on {host}, which may still be writing: "
-                "if it is dead, go on with --takeover."
+                "if it is dead, resume with --takeover."
             )
 
 

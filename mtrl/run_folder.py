@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from mtrl.config import RunConfig
 from mtrl.errors import RunFolderError
 from mtrl.lock import LOCK_FILE, RunLock
+from mtrl.places import require_folder
+from mtrl.plugins import described
 from mtrl.provenance import command, describe_origin, versions
 
 if TYPE_CHECKING:
@@ -78,10 +80,12 @@ class RunFolder:
 
         :param takeover: take the place of an owner on another host that is dead
         :raises RunFolderError: if another process is writing here, or if this is no place for a run
+        :raises ConfigError: if nothing can be written here
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"run_dir must be a folder, found the file '{self.path}'.")
         self._refuse_foreign_files()
+        require_folder(self.path, "run_dir=...")
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(self.path, takeover)
         try:
@@ -99,10 +103,10 @@ class RunFolder:
             before, self._lock = self._lock, RunLock(self.path)
             before.release(aside)
         self.record = {"status": RUNNING, "started": now(), "process": _this_process()}
-        self.update(**describe_origin())
+        self.update(**describe_origin(), plugins=described(config.of_plugins()))
         self._describe(config)
 
-    def go_on(self, config: RunConfig, env_steps: int, exact: bool) -> None:
+    def resume(self, config: RunConfig, env_steps: int, exact: bool) -> None:
         """Continue the run that is here.
 
         :param config: with settings that may differ where that is allowed
@@ -110,6 +114,8 @@ class RunFolder:
         :param exact: whether the numbers will be those of a run that was never stopped
         """
         resumed = {"at": now(), "env_steps": env_steps, "exact": exact, "command": command(), "versions": versions()}
+        if plugins := described(config.of_plugins()):
+            resumed["plugins"] = plugins
         results = [self.path / name for name in (RESULTS_CSV, RESULTS_MARKDOWN)]
         if self.status == FINISHED:  # of a shorter run: they are measurements all the same
             for path in results:
@@ -125,8 +131,10 @@ class RunFolder:
     def _describe(self, config: RunConfig) -> None:
         from omegaconf import OmegaConf
 
-        write_whole(self.path / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
+        write_whole(self.path / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(config.effective())))
         write_whole(self.path / COMMAND_FILE, command() + "\n")
+        given = config.to_dict()
+        self.update(given={"balancer": given["balancer"], "network": given["network"]})
 
     def update(self, **entries: Any) -> None:
         """Add to ``run.json``."""
@@ -142,10 +150,15 @@ class RunFolder:
 
         :raises ConfigError: if it is not one of this version
         """
+        # The file holds options as they acted; what was given names the folder.
+        return RunConfig.from_dict({**self.written_config(), **self.record.get("given", {})})
+
+    def written_config(self) -> dict[str, Any]:
+        """``config.yaml`` as it is, defaults of that time included."""
         from omegaconf import OmegaConf
 
         values: Any = OmegaConf.to_container(OmegaConf.load(self.path / CONFIG_FILE))
-        return RunConfig.from_dict(values)
+        return values
 
     def results(self) -> "pandas.DataFrame":
         """The final table as it was written."""

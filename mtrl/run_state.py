@@ -10,7 +10,9 @@ from mtrl import replay_chunks
 from mtrl.checkpoint import Checkpoint, Contents, Snapshot
 from mtrl.config import RunConfig, flatten
 from mtrl.errors import ConfigError
+from mtrl.plugins import described
 from mtrl.replay_chunks import NO_REPLAY, Chunk
+from mtrl.run_folder import CONFIG_FILE, FINISHED, RunFolder
 from mtrl.tracking import JsonlWriter
 
 
@@ -53,7 +55,7 @@ class LearningRun:
             env_steps=self.agent.num_timesteps,
             exact=self.env.restorable,
             score=clocks["evaluations"]["latest"],
-            config=self.config.to_dict(),
+            config=self.config.effective(),
             state={"environments": environments, "clocks": clocks, "metrics": self.metrics.position()},
             agent=self.agent.state(),
             replay=NO_REPLAY if buffer is None else replay_chunks.snapshot(buffer, before),
@@ -77,7 +79,10 @@ class LearningRun:
             clock.load_state(contents["state"]["clocks"][name])
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+Differing = dict[str, tuple[Any, Any]]  # values there and here, by setting
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Differing:
     """Settings that differ, as ``{"agent.tau": (old, new)}``.
 
     :param before: a config as a plain dict
@@ -89,6 +94,46 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tupl
     }
 
 
+def changed_since(folder: RunFolder, now: RunConfig) -> list[str]:
+    """What has changed since a run was begun although its command has not: defaults, and the source of plug-ins.
+
+    :return: a part of a sentence for each; nothing where a setting of the command differs, which is refused elsewhere
+    """
+    if not (folder.path / CONFIG_FILE).is_file():
+        return []
+    try:
+        differing = sorted_changes(RunConfig.from_dict(folder.written_config()), now)[0]
+    except ConfigError:
+        if folder.status == FINISHED:
+            raise
+        return []  # its checkpoint will say what is wrong
+    given = flatten(now.to_dict())
+    if any(given.get(key) is not None for key in differing):
+        return []
+    found = [f"the default of {key} ({old!r} then, {new!r} now)" for key, (old, new) in differing.items()]
+    then, today = (_sources(plugins) for plugins in (folder.record.get("plugins", {}), described(now.of_plugins())))
+    for what in sorted(then.keys() & today.keys()):
+        if then[what] != today[what]:
+            versions = " and ".join(f"{source} {when}" for source, when in ((then[what], "then"), (today[what], "now")))
+            found.append(f"the plug-in of {what} ({versions})")
+    return found
+
+
+def is_finished(config: RunConfig) -> bool:
+    """Whether the run of a config is there, and as this command would make it."""
+    folder = RunFolder.of(config)
+    return folder.status == FINISHED and (config.again is False or not changed_since(folder, config))
+
+
+def _sources(plugins: Mapping[str, Any]) -> dict[str, str]:
+    """Of everything that a run uses of plug-ins: which, with its version and the beginning of its source's hash."""
+    return {
+        what: " ".join(filter(None, (name, plugin.get("version"), str(plugin.get("sha256"))[:12])))
+        for name, plugin in plugins.items()
+        for what in plugin.get("registers", [])
+    }
+
+
 def refuse_changes(before: Mapping[str, Any], now: RunConfig, folder: object) -> None:
     """Refuse to resume with settings that would make another run of it.
 
@@ -96,9 +141,28 @@ def refuse_changes(before: Mapping[str, Any], now: RunConfig, folder: object) ->
     :param folder: of the run, for the sentence
     :raises ConfigError: naming every setting that must not change, with both values
     """
-    differing = changes(RunConfig.from_dict(before).to_dict(), now.to_dict())
-    free = {setting.name for setting in walk(now) if setting.changes is not Changes.RESULT}
-    refused = {key: values for key, values in differing.items() if key not in free}
+    refused = sorted_changes(RunConfig.from_dict(before), now)[0]
+    if now.again is False:  # a default that has changed is taken as it is
+        given = flatten(now.to_dict())
+        refused = {key: values for key, values in refused.items() if given.get(key) is not None}
     if refused:
-        listed = ", ".join(f"{key} ({old!r} there, {new!r} here)" for key, (old, new) in refused.items())
-        raise ConfigError(f"'{folder}' holds a run with other settings: {listed}. Choose another run_dir for these.")
+        raise ConfigError(
+            f"'{folder}' holds a run with other settings: {listed(refused)}. Choose another run_dir for these."
+        )
+
+
+def sorted_changes(before: RunConfig, now: RunConfig) -> tuple[Differing, Differing]:
+    """Settings that differ: those that make another run, and those that may change when a run is resumed.
+
+    Settings that change nothing are in neither. An option at its default counts as what that is.
+    """
+    differing = changes(before.effective(), now.effective())
+    meant = {setting.name: setting.changes for setting in walk(now)}
+    of_the_run = {key: pair for key, pair in differing.items() if meant.get(key, Changes.RESULT) is Changes.RESULT}
+    measured = {key: pair for key, pair in differing.items() if meant.get(key) is Changes.MEASUREMENT}
+    return of_the_run, measured
+
+
+def listed(differing: Differing) -> str:
+    """``agent.tau (0.1 there, 0.2 here), seed (1 there, 2 here)``."""
+    return ", ".join(f"{key} ({old!r} there, {new!r} here)" for key, (old, new) in differing.items())

@@ -41,6 +41,7 @@ def _unknown_key(key: str, known: list[str]) -> ConfigError:
 def nearest_setting(key: str, known: list[str]) -> str:
     """``; did you mean 'agent.tau'?`` for the setting that comes nearest to ``agent.taw`` or to a bare ``tau``."""
     # The last part decides: a long common path would make every sibling look near.
+    known = [name for name in known if name != key]
     last = called_here(key.rpartition(".")[2])
     close = difflib.get_close_matches(last, [name.rpartition(".")[2] for name in known], n=1, cutoff=0.5)
     if not close:

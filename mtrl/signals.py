@@ -77,7 +77,7 @@ class StopRequest:
         name, code, now = signal.Signals(number).name, _CODES[signal.Signals(number)], time.monotonic()
         if self._signalled is not None:
             if now - self._signalled >= _SAME_REQUEST:
-                _leave(f"{name} again: leaving at once; the last checkpoint is whole.\n", code)
+                _leave(f"{name} again: leaving at once; whatever checkpoint was written is whole.\n", code)
             return
         self._signalled = now
         by = "Stopped by you" if code == INTERRUPTED else f"Stopped by {name}"

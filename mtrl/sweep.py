@@ -20,6 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from mtrl.errors import FAULT, ConfigError
+from mtrl.places import require_folder
 
 FINISHED, SKIPPED, FAILED = "finished", "skipped", "failed"
 _JOURNAL = "MTRL_SWEEP_JOURNAL"
@@ -40,6 +41,7 @@ class Sweep:
 
         :param overrides: what Hydra was given, ``seed=range(10)`` and all
         """
+        require_folder(runs_dir, "runs_dir=...")
         runs_dir.mkdir(parents=True, exist_ok=True)
         journal = runs_dir.resolve() / f".sweep-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl"
         swept = swept_settings(overrides)

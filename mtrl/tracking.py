@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ from mtrl.config import TrackingConfig
 from mtrl.console import say, without_harm
 from mtrl.errors import MissingExtra
 from mtrl.evaluation import EvaluationResult
+from mtrl.run_folder import write_whole
 
-METRICS_FILE = "metrics.jsonl"
+METRICS_FILE, WANDB_ID_FILE = "metrics.jsonl", "wandb-id.txt"
 
 
 def evaluation_metrics(result: EvaluationResult, final: bool) -> dict[str, float]:
@@ -66,7 +68,7 @@ class JsonlWriter(KVWriter):
         self._bytes = self._file.tell()
         self.started = time.monotonic()
         if position is not None:
-            self._go_on_from(position)
+            self._resume(position)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         line: dict[str, Any] = {ENV_STEPS: step, WALL_TIME: round(self.seconds, 3)}
@@ -95,7 +97,7 @@ class JsonlWriter(KVWriter):
         self._write_out()
         self._file.close()
 
-    def _go_on_from(self, position: dict[str, Any]) -> None:
+    def _resume(self, position: dict[str, Any]) -> None:
         self.started -= position["seconds"]
         if (lost := position["bytes"] - self._bytes) > 0:
             say(f"Warning: {METRICS_FILE} has lost the last {lost:,} bytes of what came before the checkpoint.")
@@ -138,6 +140,10 @@ class TensorBoardWriter(TensorBoardOutputFormat):
 class WandbWriter(KVWriter):
     """Weights & Biases; nothing is sent unless ``tracking.wandb=true``.
 
+    Its run has one id for as long as the folder lives, kept there, so that a resumed run continues its curves. What
+    was sent after the checkpoint is not sent again: the resumed run repeats it.
+
+    :param folder: of the run
     :raises MissingExtra: if wandb is not installed
     """
 
@@ -148,13 +154,32 @@ class WandbWriter(KVWriter):
             raise MissingExtra(
                 "tracking.wandb=true needs Weights & Biases, which is not installed: pip install 'mtrl-toolkit[wandb]'."
             ) from error
-        self.run = wandb.init(project=project, name=name, dir=str(folder), config=config)
+        self.run = wandb.init(
+            project=project,
+            name=name,
+            dir=str(folder),
+            config=config,
+            id=_wandb_id(folder / WANDB_ID_FILE),
+            resume="allow",  # the same id, or a new run where the server has none of it
+            allow_val_change=True,  # a run may be resumed with more steps
+        )
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        if step < self.run.step:  # it was sent before the run was stopped, and cannot be changed
+            return
         self.run.log({ENV_STEPS: step, **{key: _json_number(value) for key, value in key_values.items()}}, step=step)
 
     def close(self) -> None:
         self.run.finish()
+
+
+def _wandb_id(file: Path) -> str:
+    """The id in a file; a new one, written there before anything is sent, where there is none."""
+    if file.is_file() and (known := file.read_text(encoding="utf-8").strip()):
+        return known
+    made = uuid.uuid4().hex[:16]
+    write_whole(file, f"{made}\n")
+    return made
 
 
 class Isolated(KVWriter):

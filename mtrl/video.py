@@ -11,6 +11,7 @@ from envs import MultiTaskVecEnv, TaskSuite
 from mtrl.errors import ConfigError, MissingExtra
 from mtrl.evaluation import Policy, refuse_tasks_not_learnt
 from mtrl.machine import available_cores
+from mtrl.places import require_file
 
 TILE = 240  # pixels
 _BAR = 24  # height of the caption below a picture
@@ -34,10 +35,12 @@ def write_mosaic(model: Policy, suite: TaskSuite, path: Path, *, seed: int = 0, 
     :param horizon: steps per episode; None is the suite's own
     :raises MissingExtra: if the packages of the extra `video` are not installed
     :raises ConfigurationError: for other tasks than the model has learnt
+    :raises ConfigError: if the file cannot be written, before anything is simulated
     :raises SuiteError: if the machine cannot draw off-screen, with what to install
     """
-    imageio = _require_imageio()
+    imageio = require_imageio()
     refuse_tasks_not_learnt(model, suite.task_names)
+    require_file(path, "path")
     cores = available_cores()
     env = suite.make_vec_env(
         seed=seed,
@@ -58,7 +61,11 @@ def write_mosaic(model: Policy, suite: TaskSuite, path: Path, *, seed: int = 0, 
     return path
 
 
-def _require_imageio() -> Any:
+def require_imageio() -> Any:
+    """The package that writes videos.
+
+    :raises MissingExtra: if it is not installed
+    """
     try:
         import imageio.v2 as imageio
         import imageio_ffmpeg  # noqa: F401

@@ -180,7 +180,7 @@ def test_what_may_change_when_a_run_is_resumed() -> None:
     assert {name for name in free if name.partition(".")[0] not in ("evaluation", "tracking", "checkpoint")} == {
         *("total_env_steps", "env.steps_per_task", "env.workers", "env.worker_timeout", "env.max_worker_restarts"),
         *("env.fast", "agent.max_skipped_updates", "schedule", "threads", "run_dir", "runs_dir", "max_wall_time"),
-        *("takeover", "debug"),
+        *("takeover", "debug", "plugins", "again"),
     }
 
 

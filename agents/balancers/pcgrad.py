@@ -102,6 +102,7 @@ class GradVac(PairwiseSurgery):
     """
 
     task_buffers: ClassVar[dict[str, int]] = {"target": 2}
+    scratch = frozenset({"_target"})
     target: Tensor
 
     def __init__(self, num_tasks: int, beta: float = 0.01, generator: torch.Generator | None = None) -> None:

@@ -46,6 +46,8 @@ class Allocation(Scheduler):
     :param shares: says what the weights are
     """
 
+    scratch = frozenset({"counts"})  # drawn at every update
+
     def __init__(self, shares: Shares) -> None:
         super().__init__(shares.num_tasks, shares.generator)
         self.shares = shares

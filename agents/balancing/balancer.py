@@ -78,6 +78,7 @@ class Balancer(nn.Module):
     Options: ClassVar[type[Any] | None] = None  # None: the options are parameters of the constructor
     _weights: Tensor
     task_buffers: ClassVar[Mapping[str, int]] = {}  # buffers whose first so many dimensions count tasks
+    scratch: ClassVar[frozenset[str]] = frozenset()  # attributes that no later update depends on
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -93,6 +94,11 @@ class Balancer(nn.Module):
         self.generator = generator or torch.Generator().manual_seed(0)
         self.register_buffer("_weights", torch.ones(num_tasks), persistent=False)
         self.register_forward_pre_hook(_check_first)
+
+    @property
+    def title(self) -> str:
+        """What errors call it."""
+        return type(self).__name__
 
     @property
     def needs(self) -> Needs:
@@ -141,6 +147,20 @@ class Balancer(nn.Module):
         """What the registry hands out for this method: itself, or a scheduler that samples by its weights."""
         return self
 
+    def _checked(self, method: str, weights: Any, tasks: Tasks) -> Tensor:
+        """The weights that an author's code made.
+
+        :raises ConfigurationError: for anything but one number per task
+        """
+        # One problem has weights [K]; of a batch of problems all may share theirs.
+        if isinstance(weights, Tensor) and weights.shape in (tasks.losses.shape, tasks.losses.shape[-1:]):
+            return weights
+        verb = "return" if method == "forward" else "set self._weights to"
+        raise ConfigurationError(
+            f"{self.title}.{method} must {verb} one weight per task, a tensor of shape {list(tasks.losses.shape)}, "
+            f"found {_shape_of(weights)}."
+        )
+
     def diagnostics(self) -> dict[str, Tensor]:
         """What the method did at its last update, as tensors: ``weights [K]`` and their relative entropy in [0, 1]."""
         weights = self._weights
@@ -184,6 +204,10 @@ class Balancer(nn.Module):
         raise error(f"{type(self).__name__} {reason}: {name} has {value:g}.")
 
 
+def _shape_of(value: Any) -> str:
+    return f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.80}"
+
+
 def _check_first(balancer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tasks]:
     assert isinstance(balancer, Balancer)
     tasks = as_tasks(inputs[0])
@@ -204,7 +228,7 @@ class Weighting(Balancer):
 
     def balance(self, tasks: Tasks) -> Balanced:
         tasks = as_tasks(tasks)
-        self._weights = self(tasks).detach()
+        self._weights = self._checked("forward", self(tasks), tasks).detach()
         return Balanced(self._weights, tasks.selection)
 
 
@@ -226,6 +250,9 @@ class Direction(Balancer):
         tasks = as_tasks(tasks)
         self.check(tasks)
         direction = self.direction(tasks)
+        if not isinstance(direction, Tensor) or direction.ndim == 0:
+            raise ConfigurationError(f"{self.title}.direction must return a tensor [P], found {_shape_of(direction)}.")
+        self._checked("direction", self._weights, tasks)
         return Balanced(self._weights, tasks.selection, direction)
 
 

@@ -21,6 +21,8 @@ class Composition(Balancer):
     :param names: of the parts, for the log
     """
 
+    scratch = frozenset({"_seen"})
+
     def __init__(self, num_tasks: int, parts: Sequence[Balancer], names: Sequence[str]) -> None:
         super().__init__(num_tasks)
         refuse_allocation(*parts)
@@ -33,6 +35,10 @@ class Composition(Balancer):
         self._balancers = tuple(parts)  # the same, as what they are
         self.names = tuple(names)
         self._seen: list[Tensor] = []  # the weights under which each part saw the tasks, at the last update
+
+    @property
+    def title(self) -> str:
+        return "+".join(self.names)
 
     @property
     def first(self) -> tuple[Balancer, ...]:

@@ -49,6 +49,13 @@ class UpdateGuard:
         self.seen.append((term, torch.full((), torch.nan)))
         self.stopped = True
 
+    def blame(self, term: str, numbers: Tensor) -> None:
+        """Name what made the number bad that the running update has just stopped at.
+
+        :param term: what it is, for the error
+        """
+        self.seen.insert(len(self.seen) - 1, (term, numbers))
+
     def end(self) -> bool:
         """An update ends; False if its numbers are to enter no mean."""
         self.skipped += self.stopped

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from agents.balancing.balancer import Balancer, Needs, NonFiniteError
+from agents.balancing.balancer import Balanced, Balancer, Needs, NonFiniteError
 from agents.balancing.guard import UpdateGuard
 from agents.balancing.objective import GradientLayout, TaskObjective
 from agents.balancing.task_gradients import LossFunction
 from agents.balancing.tasks import UpdateContext
+from agents.balancing.unsaved import UnsavedState
 from agents.selection import Selection
 
 
@@ -54,6 +55,8 @@ class Learner:
         self.balancer, self.optimizer, self.layout = balancer, optimizer, layout
         self.max_grad_norm = max_grad_norm
         self.selection = Selection.whole(balancer.num_tasks)  # the tasks that learnt in the latest step
+        self._unsaved = UnsavedState(balancer)
+        self._balanced: Balanced | None = None  # the balancer's latest answer
         self._latest: tuple[tuple[Tensor, ...], UpdateContext] | None = None
 
     def step(self, batch: Sequence[Tensor], context: UpdateContext, guard: UpdateGuard) -> Report:
@@ -72,6 +75,9 @@ class Learner:
             if guard.passes(f"{self.name} gradient", norm):
                 self.optimizer.step()
                 self._look_again(objective, guard)
+            else:
+                self._blame_balancer(guard)
+            self._unsaved.refuse()
         return Report(objective, self.selection, norm)
 
     def objective(self, batch: Sequence[Tensor], context: UpdateContext) -> TaskObjective:
@@ -95,9 +101,18 @@ class Learner:
         except NonFiniteError:  # a norm of the task gradients, or a gradient that an earlier method has weighted
             guard.refuse(f"{self.name} gradient")
             return False
-        self.selection = balanced.selection
+        self.selection, self._balanced = balanced.selection, balanced
         objective.apply(balanced)
         return True
+
+    def _blame_balancer(self, guard: UpdateGuard) -> None:
+        """Losses were finite and their gradient is not: say so where the balancer's answer was not finite either."""
+        assert self._balanced is not None
+        title, weights, direction = self.balancer.title, self._balanced.weights, self._balanced.direction
+        if not bool(weights.isfinite().all()):
+            guard.blame(f"weight that {title} gives the {self.name} loss", weights)
+        elif direction is not None and not bool(direction.isfinite().all()):
+            guard.blame(f"direction that {title} makes of the {self.name} losses", direction.sum().expand_as(weights))
 
     def _look_again(self, objective: TaskObjective, guard: UpdateGuard) -> None:
         if Needs.SECOND_LOOK in self.balancer.needs:

@@ -165,6 +165,10 @@ class TaskObjective(Tasks):
     def backward_direction(self, direction: Tensor) -> None:
         """Set ``.grad`` of the parameters to a direction ``[P]`` that a balancer composed itself."""
         sizes = [parameter.numel() for parameter in self.parameters.values()]
+        if direction.numel() != sum(sizes):
+            raise ConfigurationError(
+                f"A direction must have one number for each of {sum(sizes):,} parameters, found {direction.numel():,}."
+            )
         for parameter, part in zip(self.parameters.values(), direction.split(sizes), strict=True):
             parameter.grad = part.view_as(parameter)
 

@@ -1,7 +1,7 @@
 """Balancers by name: the registry, and the one place that reads ``a+b`` and ``scheduler:b``."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 
 from agents.balancing.balancer import Balancer, Direction, Scheduler, Weighting
 from agents.balancing.composition import compose
-from agents.errors import ConfigurationError, nearest
+from agents.errors import ConfigurationError, nearest, unknown_name
 from agents.registry import Record, Registry
 
 
@@ -26,7 +26,16 @@ class BalancerRecord(Record[Balancer]):
     paper: str
     balancer: type[Balancer]
 
+    @property
+    def module(self) -> str:
+        return self.balancer.__module__
 
+    @property
+    def declaration(self) -> type:
+        return declaration(self.balancer)
+
+
+FAMILIES = ("loss", "gradient", "scheduler")
 BALANCERS: Registry[BalancerRecord] = Registry("balancer")
 
 
@@ -48,6 +57,9 @@ def register_balancer(
             raise ConfigurationError(
                 f"Balancer '{name}' must be a Weighting, a Direction or a Scheduler, and {balancer.__name__} is none."
             )
+        if family not in FAMILIES:
+            raise unknown_name(f"family of balancer '{name}'", family, FAMILIES)
+        _refuse_odd_constructor(name, balancer)
         parameters = inspect.signature(declaration(balancer)).parameters
         known = frozenset(parameters) - {"num_tasks", "generator", "inner", *fixed}
         required = {option for option in known if parameters[option].default is inspect.Parameter.empty}
@@ -70,12 +82,39 @@ def register_balancer(
             scheduled = {} if inner is None else {"inner": inner}
             chosen = {**fixed, **options}
             given = chosen if balancer.Options is None else {"options": balancer.Options(**chosen)}
-            return balancer(num_tasks, generator=generator, **given, **scheduled).as_it_acts()
+            made = balancer(num_tasks, generator=generator, **given, **scheduled)
+            _refuse_unfinished(name, made, num_tasks, generator)
+            return made.as_it_acts()
 
         BALANCERS.add(BalancerRecord(name, summary, known, make, family, cost, paper, balancer))
         return balancer
 
     return register
+
+
+def _refuse_odd_constructor(name: str, balancer: type[Balancer]) -> None:
+    """:raises ConfigurationError: for a constructor that cannot be called as every balancer's is"""
+    parameters = inspect.signature(balancer).parameters
+    open_ended = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    needed = ["generator", *(["inner"] if issubclass(balancer, Scheduler) else [])]
+    missing = [one for one in needed if one not in parameters and not open_ended]
+    if next(iter(parameters), None) != "num_tasks" or missing:
+        wanted = "num_tasks first" if not missing else f"'{missing[0]}'"
+        raise ConfigurationError(
+            f"The constructor of balancer '{name}' must take {wanted}, as in def __init__(self, num_tasks, *, "
+            f"{', '.join(f'{one}=None' for one in needed)}): "
+            f"{balancer.__name__} takes {', '.join(parameters) or 'none'}."
+        )
+
+
+def _refuse_unfinished(name: str, made: Balancer, num_tasks: int, generator: torch.Generator | None) -> None:
+    """:raises ConfigurationError: for a constructor that did not call the one of its base class, with both arguments"""
+    own = vars(made).get("num_tasks"), vars(made).get("generator")
+    if own[0] != num_tasks or (generator is not None and own[1] is not generator):
+        raise ConfigurationError(
+            f"The constructor of balancer '{name}' must call super().__init__(num_tasks, generator): its randomness "
+            "comes from that generator alone."
+        )
 
 
 def list_balancers() -> list[BalancerRecord]:
@@ -124,6 +163,15 @@ def _make_scheduled(
             raise ConfigurationError(f"'{word}:{method}': '{word}' is no scheduler; those are {', '.join(known)}.")
         balancer = BALANCERS[word].make(num_tasks, generator=generator, inner=balancer, **shares[word])
     return balancer
+
+
+def options_by_method(name: str, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of a balancer by the method of its name that takes them.
+
+    :raises ConfigurationError: for an option that no method, or more than one, can take
+    """
+    words = methods_of(name)
+    return {name: dict(options)} if len(words) == 1 else _share_options(words, dict(options))
 
 
 def _share_options(names: Sequence[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -70,7 +70,7 @@ def _pivot(matrix: Tensor, linear: Tensor, passive: Tensor) -> Tensor:
         open_ = number > 0
         if not bool(open_.any()):
             break
-        if not bool(open_.all()):  # go on with the others alone
+        if not bool(open_.all()):  # continue with the others alone
             todo, matrix, linear, passive = todo[open_], matrix[open_], linear[open_], passive[open_]
             fewest, patience, wrong, number = fewest[open_], patience[open_], wrong[open_], number[open_]
         patience = torch.where(number < fewest, 3, patience - 1)

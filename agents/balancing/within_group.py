@@ -80,6 +80,7 @@ class WithinGroup(Balancer):
     :raises ConfigurationError: for a gradient method that is not made for a part of the tasks
     """
 
+    scratch = frozenset({"_seen"})
     known: Tensor  # losses of all tasks, each as it was last
     known_metrics: Tensor
 
@@ -97,6 +98,10 @@ class WithinGroup(Balancer):
         self.register_buffer("known", torch.ones(inner.num_tasks))
         self.register_buffer("known_metrics", torch.ones(len(READ_METRICS), inner.num_tasks))
         self._seen = Selection.whole(inner.num_tasks)  # the tasks of the latest update
+
+    @property
+    def title(self) -> str:
+        return self.inner.title
 
     @property
     def needs(self) -> Needs:

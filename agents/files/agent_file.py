@@ -5,6 +5,7 @@ SB3 pickles whatever JSON cannot hold. Here nothing needs it, and a file that as
 
 import json
 import os
+from collections.abc import Mapping
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray, torch.Tensor)):
         return value.tolist()
     raise TypeError(f"{value!r} is neither")
+
+
+def sizes_from_file(data: Mapping[str, Any]) -> tuple[int, ...]:
+    """Numbers of an action of each task; older files, whose tasks all have A, do not say.
+
+    :raises ValueError: for another number of tasks
+    """
+    tasks, largest = len(data["task_names"]), len(data["action_space"]["low"])
+    sizes = data.get("action_sizes", [largest] * tasks)
+    if not isinstance(sizes, list) or len(sizes) != tasks:
+        raise ValueError(f"'action_sizes' must be a list of {tasks} numbers, found {sizes!r:.80}")
+    return tuple(sizes)
 
 
 def space_to_json(space: spaces.Box) -> dict[str, Any]:

@@ -13,7 +13,15 @@ from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
 from agents.algorithms import acting_types, list_algorithms
-from agents.files.agent_file import AgentFileError, read_agent, space_from_json, space_to_json, write_agent
+from agents.files.agent_file import (
+    AgentFileError,
+    read_agent,
+    sizes_from_file,
+    space_from_json,
+    space_to_json,
+    write_agent,
+)
+from agents.files.origins import recorded_origins, refuse_unregistered
 from agents.files.untrusted import refuse_absurd
 from agents.multitask import MultiTaskAlgorithm
 from agents.policies import ActingPolicy, MultiTaskPolicy
@@ -25,15 +33,17 @@ def save_policy(agent: MultiTaskAlgorithm, path: str | Path) -> Path:
     :param path: ``.zip`` is appended if it is missing
     :return: the path written
     """
-    data = {
+    data: dict[str, Any] = {
         "algorithm": type(agent.policy).acting_type.__name__,
         "settings": {"policy_kwargs": agent.policy_kwargs},
         "task_names": list(agent.task_names),
+        "action_sizes": list(agent.action_sizes),
         "observation_space": space_to_json(agent.observation_space),
         "action_space": space_to_json(agent.action_space),
         "num_timesteps": agent.num_timesteps,
         "n_updates": agent._n_updates,
     }
+    data |= recorded_origins(data["settings"])
     tensors = _acting_tensors(_described(data), agent.policy.state_dict())
     written = write_agent(path, data, {"policy": {name: value.cpu() for name, value in tensors.items()}})
     assert isinstance(written, Path)
@@ -46,6 +56,7 @@ def load_policy(path: str | Path | BufferedIOBase, device: torch.device | str = 
     :raises AgentFileError: if the file holds no policy, or its tensors do not fit
     """
     data, tensors = read_agent(path)
+    refuse_unregistered(path, data, ["network"])
     try:
         refuse_absurd(data)
         described = _described(data)
@@ -73,7 +84,9 @@ def _described(data: Mapping[str, Any]) -> dict[str, Tensor]:
 def _build(data: Mapping[str, Any]) -> MultiTaskPolicy:
     observations, actions = (space_from_json(data[name]) for name in ("observation_space", "action_space"))
     settings = data["settings"].get("policy_kwargs") or {}
-    return _policy_type(data["algorithm"])(observations, actions, num_tasks=len(data["task_names"]), **settings)
+    sizes = sizes_from_file(data)
+    kind = _policy_type(data["algorithm"])
+    return kind(observations, actions, num_tasks=len(data["task_names"]), action_sizes=sizes, **settings)
 
 
 def _policy_type(algorithm: str) -> type[MultiTaskPolicy]:

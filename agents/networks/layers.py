@@ -32,6 +32,11 @@ def takes_grouped_parameters(module: nn.Module) -> bool:
     return all(isinstance(part, GroupedLayer) for part in owners)
 
 
+def keeps_small_factors(module: nn.Module) -> bool:
+    """Whether the factors of a network's task gradients are no wider than its layers; composed ones have S inputs."""
+    return not any(isinstance(part, ComposedLinear) for part in module.modules())
+
+
 class EnsembleLinear(GroupedLayer):
     """E affine maps as one parameter, so that an ensemble costs one batched matrix product.
 

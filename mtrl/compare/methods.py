@@ -8,7 +8,9 @@ from itertools import pairwise
 from typing import Any
 
 from agents.algorithms import DEFAULT, find_algorithm
+from agents.balancing.registry import BALANCERS, methods_of
 from agents.errors import ConfigurationError
+from agents.networks import NETWORKS
 from agents.settings import Changes, walk
 from mtrl.compare.protocol import protocol_of
 from mtrl.compare.runs import Run
@@ -105,6 +107,7 @@ def _settings(run: Run, also_apart: Collection[str]) -> dict[str, Any]:
     flat = _of_method(run.config)
     protocol = protocol_of(run) if also_apart else {}
     flat |= {field: protocol.get(field) for field in also_apart}
+    flat |= _sources(run.record)
     # Members of a search are runs of one method, each with numbers of its own.
     apart = _SEARCHED if flat.get(_SEARCH) else ()
     return {key: value for key, value in flat.items() if value not in (None, {}) and key not in apart}
@@ -112,7 +115,7 @@ def _settings(run: Run, also_apart: Collection[str]) -> dict[str, Any]:
 
 def _of_method(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that make a method, flat: without those that change no result, or came later and have a default."""
-    flat = flatten({group: config.get(group, {}) for group in _GROUPS})
+    flat = _without_defaults(flatten({group: config.get(group, {}) for group in _GROUPS}))
     try:
         preset = find_algorithm(str(flat.get("agent.algorithm", DEFAULT))).preset()
     except ConfigurationError:
@@ -122,6 +125,25 @@ def _of_method(config: Mapping[str, Any]) -> dict[str, Any]:
         if setting.changes is Changes.NOTHING or as_before:
             flat.pop(setting.name, None)
     return flat
+
+
+def _without_defaults(flat: dict[str, Any]) -> dict[str, Any]:
+    """The settings without options of balancers and networks that have their default: it need not be written down."""
+    defaults: dict[str, Any] = {}
+    for side, options in (("name", "options"), ("actor", "actor_options")):
+        methods = [word for word in methods_of(str(flat.get(f"balancer.{side}"))) if word in BALANCERS]
+        for method in methods:
+            inner = f"{method}." if len(methods) > 1 else ""
+            defaults |= {f"balancer.{options}.{inner}{key}": v for key, v in BALANCERS[method].defaults.items()}
+    if (network := str(flat.get("network.name"))) in NETWORKS:
+        defaults |= {f"network.options.{key}": value for key, value in NETWORKS[network].defaults.items()}
+    return {key: value for key, value in flat.items() if key not in defaults or value != defaults[key]}
+
+
+def _sources(record: Mapping[str, Any]) -> dict[str, str]:
+    """The source of the plug-ins that a run was made with: another one is another method."""
+    plugins = record.get("plugins") or {}
+    return {f"plugin.{name}": str(one.get("sha256"))[:12] for name, one in plugins.items() if one.get("registers")}
 
 
 def _labels(methods: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -13,6 +13,7 @@ from mtrl.compare.sections import Section, sections, summary_table
 from mtrl.compare.style import house_style, looks, save_png, to_svg
 from mtrl.compare.verdict import Verdict, judge
 from mtrl.errors import RunFolderError
+from mtrl.places import require_folder
 from mtrl.provenance import command
 from mtrl.run_folder import RECORD_FILE, now
 
@@ -28,15 +29,25 @@ class _Part:
     svg: Markup | None
 
 
+def require_place(folder: Path) -> None:
+    """Check that a report can be written in a folder.
+
+    :raises RunFolderError: if the folder is a file, or a run
+    :raises ConfigError: if nothing can be written there
+    """
+    if folder.is_file() or (folder / RECORD_FILE).exists():
+        raise RunFolderError(f"out must be a folder for the report, found '{folder}', which is a file or a run.")
+    require_folder(folder, "--out")
+
+
 def write_report(comparison: Comparison, folder: str | Path) -> Path:
     """Write ``report.html``, ``report.md``, ``data/*.csv`` and ``figures/*.png``; an older report is replaced.
 
     :return: the page
-    :raises RunFolderError: if the folder is a file, or a run
+    :raises ConfigError: as `require_place` does
     """
     folder = Path(folder)
-    if folder.is_file() or (folder / RECORD_FILE).exists():
-        raise RunFolderError(f"out must be a folder for the report, found '{folder}', which is a file or a run.")
+    require_place(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in (DATA, FIGURES):
         if (folder / PAGE).exists() and (folder / name).is_dir():

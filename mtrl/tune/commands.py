@@ -7,18 +7,21 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import psutil
 
 from agents.temperature import target_entropy_of
+from mtrl.command_line import readable
 from mtrl.compose import Composed, compose, compose_grid
 from mtrl.config import RunConfig
 from mtrl.console import say
 from mtrl.errors import FAULT, ConfigError, RunStopped
 from mtrl.lock import RunLock
-from mtrl.run_folder import FINISHED as RUN_FINISHED
+from mtrl.places import require_folder
 from mtrl.run_folder import RunFolder, safe_name
+from mtrl.run_state import is_finished
 from mtrl.sweep import FAILED, FINISHED, SKIPPED, Sweep
 from mtrl.tune.bandit import require_bandit
 from mtrl.tune.evolution import Outcome, ranking
@@ -36,6 +39,7 @@ def tune(options: Namespace) -> None:
     """Search task weights, or resume a search; then train what it is compared with, and write what was found."""
     require_ray()
     folder = options.out.resolve()
+    require_folder(folder, "--out")
     if not options.resume:
         settings = _settings(options)
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,8 +62,8 @@ def _search(options: Namespace, folder: Path, settings: Settings) -> None:
     resources, scratch = _resources(options), folder / "ray"
     try:
         do_all(search, resources, scratch)
-    except RunStopped:
-        say(f"mtrl tune --resume --out {options.out} goes on.")
+    except RunStopped as stop:
+        stop.then = f"mtrl tune --resume --out {options.out} resumes the search"
         raise
     search.fetch_results()
     names = [*write_findings(search), *_compare(search, resources, scratch, progress)]
@@ -76,7 +80,7 @@ def _refuse_changes(options: Namespace, settings: Settings) -> None:
             words = value if isinstance(value, tuple) else (value,)
             asked.append(f"--{field.name.replace('_', '-')} {' '.join(map(str, words))}")
     if asked:
-        raise ConfigError(f"A search goes on with the settings it has, found {' '.join(asked)} beside --resume.")
+        raise ConfigError(f"A search resumes with the settings it has, found {' '.join(asked)} beside --resume.")
 
 
 def _settings(options: Namespace) -> Settings:
@@ -87,7 +91,8 @@ def _settings(options: Namespace) -> Settings:
     if missing := [name for name in also if name not in settings]:
         raise ConfigError(f"--also takes settings of the agent, and agent={agent.name} has no {missing[0]}.")
     if "target_entropy" in also:  # a search moves a number
-        entropy = target_entropy_of(settings["target_entropy"], suite.action_space.shape[0])
+        size = fmean(suite.sizes_of_actions())  # one number for all tasks, also where their sizes differ
+        entropy = target_entropy_of(settings["target_entropy"], size)
         number: dict[str, Any] = {"target_entropy": entropy}
         config = dataclasses.replace(config, agent=dataclasses.replace(agent, **number))
     _check(options, config.budget(suite.num_tasks))
@@ -256,7 +261,8 @@ def _number(value: float | None) -> str:
 def sweep(options: Namespace) -> None:
     """Train every combination of the settings; what is finished is skipped, what is not is resumed."""
     require_ray()
-    points = compose_grid(options.overrides)
+    overrides = readable(options.overrides)
+    points = compose_grid(overrides)
     configs = [point.config for point in points]
     folders = {str(RunFolder.of(config).path) for config in configs}
     if len(folders) < len(points):
@@ -271,7 +277,7 @@ def sweep(options: Namespace) -> None:
 
     for config in configs:
         bring_results(config)
-    journal = Sweep.begin(runs_dir, options.overrides)
+    journal = Sweep.begin(runs_dir, overrides)
     open_points = _skip_finished(points, journal)
     by_name = {point.overrides: point for point in open_points}
 
@@ -292,7 +298,7 @@ def sweep(options: Namespace) -> None:
 def _skip_finished(points: Sequence[Composed], journal: Sweep) -> list[Composed]:
     left = []
     for point in points:
-        if RunFolder.of(point.config).status == RUN_FINISHED:
+        if is_finished(point.config):
             journal.note(point.overrides, SKIPPED)
         else:
             left.append(point)

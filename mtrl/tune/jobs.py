@@ -6,11 +6,12 @@ import gc
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mtrl.errors import ConfigError
+from mtrl.plugins import load_plugins, loaded_plugins
 from mtrl.tune.evolution import Outcome
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Job:
     :param storage: URI of what machines share; None where they share a disk
     :param run: name of the run within the storage
     :param version: of the toolkit that gives the job away; None does not ask
+    :param plugins: that the process has to load: those of whoever gives the job away
     """
 
     name: str
@@ -41,6 +43,7 @@ class Job:
     storage: str | None = None
     run: str = ""
     version: str | None = None
+    plugins: tuple[str, ...] = field(default_factory=lambda: tuple(loaded_plugins()))
 
 
 class Jobs(Protocol):
@@ -116,6 +119,7 @@ def _train(job: Job, threads: int) -> Outcome:
     from mtrl.tune.member import train
 
     with _into(Path(job.log)):
+        load_plugins(job.plugins)
         return train(_at_home(RunConfig.from_dict(job.config), threads), job.pause_at, job.metric)
 
 

@@ -102,7 +102,7 @@ def write_comparison(finals: Mapping[str, Final], book: Book, folder: Path) -> l
         "reported.",
     ]
     if book.faults:
-        lines.append(f"Members replaced because they could not go on: {len(book.faults)}.")
+        lines.append(f"Members replaced because they could not continue: {len(book.faults)}.")
     (folder / COMPARISON).write_text("\n\n".join(lines) + "\n", encoding="utf-8")
     return [COMPARISON, COMPARISON_JSON]
 

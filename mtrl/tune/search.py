@@ -51,7 +51,7 @@ class Search:
         :raises ConfigError: if the folder holds one already
         """
         if (folder / BOOK).exists():
-            raise ConfigError(f"'{folder}' holds a search already: go on with --resume, or choose another --out.")
+            raise ConfigError(f"'{folder}' holds a search already: resume it with --resume, or choose another --out.")
         folder.mkdir(parents=True, exist_ok=True)
         first = founders(settings.population, _common(settings), _generator(settings, 0), settings.floor)
         book = Book(settings).with_next(members_of(first))
@@ -60,7 +60,7 @@ class Search:
 
     @classmethod
     def resume(cls, folder: Path, told: Callable[[Book], None]) -> "Search":
-        """Go on with a search, from whatever state it was left in.
+        """Resume a search, from whatever state it was left in.
 
         :raises ConfigError: if there is none
         """

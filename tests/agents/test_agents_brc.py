@@ -141,9 +141,9 @@ def test_weight_decay_is_decoupled_and_acts_on_actor_and_critics(small_agent, ra
 
 
 def test_the_target_entropy_may_be_a_share_of_the_action_size(small_agent):
-    assert small_agent(target_entropy="auto_0.5").temperature.target_entropy == -1.0
-    assert small_agent(target_entropy="auto").temperature.target_entropy == -2.0
-    assert small_agent(target_entropy=0.25).temperature.target_entropy == 0.25
+    assert small_agent(target_entropy="auto_0.5").temperature.target_entropy.unique().tolist() == [-1.0]
+    assert small_agent(target_entropy="auto").temperature.target_entropy.unique().tolist() == [-2.0]
+    assert small_agent(target_entropy=0.25).temperature.target_entropy.unique().tolist() == [0.25]
     assert small_agent(temperature_beta1=0.5).temperature_optimizer.param_groups[0]["betas"] == (0.5, 0.999)
 
 

@@ -170,3 +170,9 @@ def test_the_batch_of_an_agent_decides(small_agent):
     for samples, expected in ((4, True), (100, False)):
         agent = small_agent(batch_size=4 * samples, buffer_size=8_000)
         assert agent.critic_learner.layout.layerwise == expected
+
+
+def test_composed_layers_whose_factors_are_wide_are_written_out(small_agent):
+    wide = {"network": "paco", "network_kwargs": {"parameter_sets": 3}}
+    assert not small_agent(policy_kwargs=wide).critic_learner.layout.layerwise
+    assert small_agent(policy_kwargs=wide, jacobian="layerwise").critic_learner.layout.layerwise

@@ -6,7 +6,7 @@ import torch
 from stable_baselines3 import PPO
 from torch import nn
 
-from agents import MTPPO, MTSAC, AgentFileError, ConfigurationError, NonFiniteUpdate, load_policy, save_policy, tags
+from agents import MTPPO, AgentFileError, ConfigurationError, NonFiniteUpdate, load_policy, save_policy, tags
 from agents.balancing.guard import UpdateGuard
 from agents.rollout import minibatch, permutations
 from agents.selection import Selection
@@ -323,11 +323,6 @@ def test_the_learning_rate_falls_while_the_policy_goes_too_far(ppo):
 def test_what_cannot_work_is_refused_in_a_sentence(ppo, options, sentence):
     with pytest.raises(ConfigurationError, match=sentence):
         ppo(**options)
-
-
-def test_mtsac_refuses_values_normalised_per_task(pointmass):
-    with pytest.raises(ConfigurationError, match="Unknown critic 'popart': choose from categorical, scalar"):
-        MTSAC("MultiTaskPolicy", pointmass(), device="cpu", policy_kwargs={"critic": "popart"})
 
 
 def without_rewards(env):

@@ -8,6 +8,7 @@ from agents.balancing.objective import GradientLayout, TaskObjective
 from agents.balancing.tasks import UpdateContext
 from agents.critics import make_value
 from agents.networks import NetworkShape, make_network, options_of
+from agents.own_actions import OwnActions
 from agents.policies import Actor, Critic
 from agents.precision import autocast
 from agents.selection import Selection
@@ -59,7 +60,7 @@ def build(side="critic", network="mlp", dtype=torch.float64, bfloat16=False, wid
     scale = {"head_scale": 0.5} if "head_scale" in options_of(name) else {}
     options = {"hidden_sizes": [width, width], **scale, **NETWORKS[network]}
     of_actor = NetworkShape(STATE, 2 * ACTION, TASKS, members=1, generator=generator)
-    actor = Actor(make_network(name, of_actor, **options)).to(dtype)
+    actor = Actor(make_network(name, of_actor, **options), OwnActions([ACTION] * TASKS, ACTION)).to(dtype)
     categorical = "categorical" in network
     value = make_value("categorical", "mean", num_atoms=ATOMS, v_min=-2.0) if categorical else make_value("scalar")
     of_critic = NetworkShape(STATE + ACTION, value.outputs, TASKS, members=2, generator=generator)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
-from agents import ConfigurationError
+from agents import MTSAC, ConfigurationError, load_policy, save_policy
 from agents.observations import ObservationScale
 
 
@@ -73,3 +73,51 @@ def test_states_keep_their_precision(precision):
 def test_a_limit_of_zero_is_refused():
     with pytest.raises(ConfigurationError, match="greater than 0"):
         ObservationScale(2, limit=0.0)
+
+
+# ---------------------------------------------------------------------- in MTSAC
+
+RUNNING = {"observation_scale": "running"}
+
+
+def test_mtsac_counts_the_states_it_stores_and_every_one_once(small_agent):
+    agent = small_agent(policy_kwargs=RUNNING, env_num_tasks=2).learn(200)
+    buffer, scale = agent.replay_buffer, agent.policy.scale
+    stored = buffer.size() * agent.num_tasks
+    assert scale.count == agent.num_timesteps == stored == 200
+    rows = buffer.rows[:, : buffer.size(), : agent.policy.state_size].flatten(0, 1).double()
+    torch.testing.assert_close(scale.mean, rows.mean(0), rtol=1e-6, atol=1e-9)
+
+
+def test_an_update_on_scaled_states_is_the_plain_update_on_states_scaled_before(small_agent, random_sample):
+    scaled, plain = small_agent(policy_kwargs=RUNNING), small_agent()
+    sample = random_sample(scaled)
+    scaled.policy.observe(3 * sample.states + 1)
+    before = sample._replace(
+        states=scaled.policy.scale(sample.states), next_states=scaled.policy.scale(sample.next_states)
+    )
+    noise = torch.randn(2, *sample.actions.shape, generator=torch.Generator().manual_seed(1))
+    scaled.update(sample, noise)
+    plain.update(before, noise)
+    for ours, theirs in zip(scaled.policy.parameters(), plain.policy.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_scale_is_in_the_agents_file_and_in_that_of_its_policy(small_agent, tmp_path):
+    agent = small_agent(policy_kwargs=RUNNING).learn(120)
+    observations = agent.env.reset() * np.float32(5)
+    expected = agent.predict(observations, deterministic=True)[0]
+    agent.save(tmp_path / "agent.zip")
+    loaded = MTSAC.load(tmp_path / "agent.zip", device="cpu")
+    alone = load_policy(save_policy(agent, tmp_path / "policy.zip"), "cpu")
+    for other in (loaded, alone):
+        assert np.array_equal(other.predict(observations, deterministic=True)[0], expected)
+    agent.policy.scale.mean += 1.0
+    assert not np.array_equal(agent.predict(observations, deterministic=True)[0], expected)
+
+
+def test_by_default_mtsac_leaves_states_alone_and_its_files_as_they_were(small_agent):
+    agent = small_agent().learn(80)
+    assert not any(name.startswith("scale") for name in agent.policy.state_dict())
+    with pytest.raises(ConfigurationError, match="Unknown observation_scale 'std'"):
+        small_agent(policy_kwargs={"observation_scale": "std"})

@@ -8,6 +8,7 @@ from agents.critics import make_value
 from agents.gaussian import GaussianActor, draw, log_density
 from agents.networks import NetworkShape, make_network
 from agents.observations import ObservationScale
+from agents.own_actions import OwnActions
 from agents.ppo_updates import StateCritic, policy_losses, value_losses
 from agents.rollout import TaskRollout, minibatches, normalised, permutations
 from envs import make_suite
@@ -28,7 +29,7 @@ class HandMadePPO:
             return make_network("multihead", shape, hidden_sizes=(64, 64), **options)
 
         value = make_value("popart", "mean", num_tasks=K, rate=0.2)
-        self.actor = GaussianActor(network(2, head_scale=1e-3), K, 2)
+        self.actor = GaussianActor(network(2, head_scale=1e-3), OwnActions([2] * K, 2))
         self.critic = StateCritic(network(1, layer_norm=True), value)
         self.scale = ObservationScale(2)
         self.optimizers = [torch.optim.Adam(side.parameters(), lr=3e-3, eps=1e-5) for side in (self.actor, self.critic)]

@@ -14,6 +14,7 @@ from agents.critics import make_value
 from agents.gaussian import GaussianActor, draw, entropy, log_density
 from agents.networks import NetworkShape, make_network
 from agents.networks.layers import takes_grouped_parameters
+from agents.own_actions import OwnActions
 from agents.ppo_updates import StateCritic, policy_losses, value_losses
 from agents.rollout import RolloutSample, TaskRollout, minibatches, normalised
 from envs import make_suite
@@ -27,7 +28,7 @@ def make_actor(tasks=K, states=STATE, actions=ACTION, log_std="task", hidden_siz
     outputs = GaussianActor.outputs_for(actions, log_std)
     shape = NetworkShape(states, outputs, tasks, 1, generator)
     network = make_network("mlp", shape, hidden_sizes=hidden_sizes, head_scale=0.5)
-    return GaussianActor(network, tasks, actions, log_std, initial_log_std)
+    return GaussianActor(network, OwnActions([actions] * tasks, actions), log_std, initial_log_std)
 
 
 def make_critic(kind="scalar", tasks=K, states=STATE, hidden_sizes=(16,), network="multihead"):

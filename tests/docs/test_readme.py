@@ -10,7 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from hydra.core.config_store import ConfigStore
 
+from agents.balancing.registry import BALANCERS
+from mtrl import plugins
 from mtrl.cli import _parser, main
 from mtrl.compose import compose_grid
 
@@ -19,7 +23,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 # What cannot run in a test, and why. Everything else runs.
 NOT_RUN = {
-    "git clone": "needs the address of the repository",
+    "git clone": "has a test of its own",
     "tensorboard": "is a server",
     "source": "belongs to the user's shell",
 }
@@ -128,11 +132,50 @@ def test_train_commands_run(command, tmp_path, monkeypatch, capsys):
         assert "env:" in train([*single, "--cfg", "job"], tmp_path, monkeypatch, capsys)
         return
     given = {argument.split("=")[0] for argument in arguments} - {"total_env_steps"}
+    if "plugins=[myrl]" in arguments:
+        (code,) = re.findall(
+            r"^```py\n(.*?)^```$", (ROOT / "docs" / "plugins.md").read_text(), re.DOTALL | re.MULTILINE
+        )
+        (tmp_path / "myrl.py").write_text(code)
     small = [setting for setting in SMALL if setting.split("=")[0] not in given]
     arguments = [argument for argument in arguments if not argument.startswith("total_env_steps")]
     train([*arguments, *small], tmp_path, monkeypatch, capsys)
     (results,) = tmp_path.glob("runs/*/*/results.md")
     assert "mean" in results.read_text(encoding="utf-8")
+    if "plugins=[myrl]" in arguments:
+        forget("mine")
+
+
+def forget(balancer):
+    """As if no plug-in had been loaded."""
+    plugins._loaded.clear()
+    del BALANCERS._records[balancer], sys.modules["myrl"]
+    ConfigStore.instance().repo["balancer"].pop(f"{balancer}.yaml")
+
+
+def test_the_toolkit_is_cloned_offline_as_the_readme_says(tmp_path):
+    if not (ROOT / ".git").exists():
+        pytest.skip("is no git checkout")
+    (line,) = of_kind("git clone")
+    command = shlex.split(line.partition(" && ")[0].replace("/path/or/url/where/you/found/this", str(ROOT)))
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "mtrl-toolkit" / "Makefile").exists()
+
+
+@pytest.mark.parametrize("command", of_kind("mtrl train"))
+def test_train_commands_of_mtrl_are_those_of_the_script(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mtrl"])
+    with pytest.raises(SystemExit) as ended:
+        main([*shlex.split(command)[1:], *SMALL, *SMALL_OF_AGENT["mtsac"]])
+    assert not ended.value.code, capsys.readouterr().err
+    assert list(tmp_path.glob("runs/*/*/results.md"))
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert f"version = {citation['version']}" in (ROOT / "setup.cfg").read_text(encoding="utf-8")
 
 
 def test_train_runs_as_a_command_from_another_folder(run_dir):

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
+from functools import partial
 
 import numpy as np
 import pytest
@@ -55,9 +57,34 @@ def test_a_fault_names_its_task(counters, vec_env, workers, fault, words):
         env.reset()
 
 
-def test_a_fault_in_a_worker_brings_its_traceback(counters, vec_env):
-    with pytest.raises(EnvironmentFault, match=r"(?s)Traceback.*in step.*the simulator blew up"):
-        run(vec_env(counters(fault="raise"), workers=2))
+@pytest.mark.parametrize(("fault", "when"), [("raise", "step"), ("reset", "reset")])
+def test_a_fault_in_a_worker_is_one_line_and_its_traceback_is_the_cause(counters, vec_env, fault, when):
+    with pytest.raises(EnvironmentFault, match=f"task 'two' raised in {when}: ") as raised:
+        run(vec_env(counters(fault=fault), workers=2))
+    assert "\n" not in str(raised.value) and "Traceback" not in str(raised.value)
+    shown = "".join(traceback.format_exception(raised.value))  # what --debug prints
+    assert "in the worker:\nTraceback" in shown and f"in {when}\n" in shown
+
+
+def test_a_worker_that_cannot_be_set_up_names_its_tasks(counters, vec_env):
+    class Untravelled:
+        def __reduce__(self):
+            return exec, ("raise ModuleNotFoundError('no module of mine')",)
+
+    suite = counters()
+    suite.makers[1] = partial(suite.makers[1], Untravelled())
+    with pytest.raises(
+        EnvironmentFault, match="^the worker with task 'two' could not be set up: ModuleNotFoundError: "
+    ):
+        vec_env(suite, workers=2)
+
+
+def test_an_error_in_a_users_method_brings_the_workers_traceback(counters, vec_env):
+    env = vec_env(counters(), workers=2)
+    env.reset()
+    with pytest.raises(AttributeError) as raised:
+        env.env_method("no_such_method")
+    assert "in the worker:\nTraceback" in "".join(traceback.format_exception(raised.value))
 
 
 def test_a_terminal_observation_that_is_not_finite_is_a_fault(counters, vec_env):

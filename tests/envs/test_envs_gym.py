@@ -1,5 +1,10 @@
 """Gymnasium tasks: padded states, real terminations, per-task horizons, clear refusals."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
@@ -105,10 +110,28 @@ def test_bad_input_gets_one_sentence(options, words):
     assert "\n" not in str(caught.value)
 
 
-def test_actions_of_unequal_size_are_refused(new_constructor):
-    tasks = {"a": new_constructor(), "b": new_constructor(action_size=3)}
-    with pytest.raises(SuiteError, match="found 2 in 'a' and 3 in 'b'"):
-        make_suite("gym", tasks=tasks, horizon=5)
+def test_actions_of_unequal_size_are_padded(new_constructor, vec_env):
+    seen = {}
+
+    class Narrow(new_constructor()):
+        def step(self, action):
+            seen["narrow"] = action
+            return super().step(action)
+
+    class Wide(new_constructor(action_size=3)):
+        action_space = spaces.Box(0.0, 4.0, (3,), np.float32)
+
+        def step(self, action):
+            seen["wide"] = action
+            return super().step(action)
+
+    suite = make_suite("gym", tasks={"narrow": Narrow, "wide": Wide}, horizon=5)
+    env = vec_env(suite)
+    assert suite.action_space == spaces.Box(-1.0, 1.0, (3,), np.float32) and env.action_sizes == (2, 3)
+    env.reset()
+    env.step(np.array([[0.1, 0.2, 0.9], [0.5, 0.0, -1.0]], np.float32))
+    np.testing.assert_allclose(seen["narrow"], [0.1, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(seen["wide"], [3.0, 2.0, 0.0], rtol=1e-6)
 
 
 def test_observations_that_are_no_box_are_refused(new_constructor):
@@ -120,3 +143,59 @@ def test_observations_that_are_no_box_are_refused(new_constructor):
 def test_a_task_without_a_time_limit_needs_a_horizon(new_constructor):
     with pytest.raises(SuiteError, match="no time limit"):
         make_suite("gym", tasks={"a": new_constructor()})
+
+
+def test_a_registered_task_that_cannot_be_made_is_not_proposed_in_its_own_place():
+    def needs_a_package(**_):
+        raise gymnasium.error.DependencyNotInstalled("no such simulator")
+
+    def was_moved(**_):
+        raise ImportError("moved to another project")
+
+    for name, maker in (("Needs-v0", needs_a_package), ("Moved-v0", was_moved)):
+        gymnasium.register(name, entry_point=maker)
+        try:
+            with pytest.raises(SuiteError, match=f"task '{name}' cannot be made ") as refused:
+                make_suite("gym", tasks=[name])
+        finally:
+            del gymnasium.registry[name]
+        assert "did you mean" not in str(refused.value)
+
+
+SCRIPT = """
+import gymnasium, numpy as np
+from envs import make_suite
+
+class Mine(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    def reset(self, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+    def step(self, action):
+        return np.zeros(2, np.float32), 1.0, False, False, {}
+
+gymnasium.register("Mine-v0", entry_point=Mine, max_episode_steps=3)
+gymnasium.register("Theirs-v0", entry_point="their_module:Theirs", max_episode_steps=3)
+tasks = {"mine": "Mine-v0", "theirs": "Theirs-v0", "inside": lambda: gymnasium.make("Mine-v0")}
+env = make_suite("gym", tasks=tasks).make_vec_env(seed=0, workers=2)
+env.reset()
+print([bool(env.step(np.zeros((3, 1), np.float32))[2].all()) for _ in range(3)])
+env.close()
+"""
+
+
+def test_what_a_script_registers_is_known_in_worker_processes(tmp_path):
+    theirs = SCRIPT.split("class Mine")[0].replace("from envs import make_suite", "")
+    body = "class Mine" + SCRIPT.split("class Mine")[1].split("gymnasium.register")[0]
+    (tmp_path / "their_module.py").write_text(theirs + body.replace("class Mine", "class Theirs"))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    root = str(Path(__file__).resolve().parents[2])
+    ran = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.stdout.strip() == "[False, False, True]", ran.stderr

@@ -118,10 +118,22 @@ def test_an_environment_that_cannot_begin_is_built_anew_too(counters, vec_env, t
     assert np.isfinite(env.reset()).all() and env.restarts.total == 1
 
 
-def test_what_fails_again_while_it_is_built_anew_counts_again(counters, vec_env):
+def test_what_fails_in_the_same_way_before_a_first_episode_is_no_accident(counters, vec_env):
     env = vec_env(counters(fault="reset"), workers=1, max_restarts=4)
-    with pytest.raises(EnvironmentFault, match="raised in reset: OSError: .*after 4 restarts"):
+    with pytest.raises(EnvironmentFault, match="raised in reset: OSError: .*again after it was rebuilt: no accident"):
         env.reset()
+    assert env.restarts.total == 1
+
+
+def test_a_fault_at_the_first_reset_is_the_same_whatever_numbers_it_names(counters, vec_env, new_constructor):
+    class Numbered(new_constructor()):
+        def reset(self, seed=None, options=None):
+            raise OSError(f"{self!r} found no place, try {seed}")
+
+    env = vec_env(make_suite("gym", tasks={"it": Numbered}, horizon=5), max_restarts=9)
+    with pytest.raises(EnvironmentFault, match="no accident"):
+        env.reset()
+    assert env.restarts.total == 1
 
 
 def test_a_worker_killed_between_two_steps_takes_no_task_with_it(counters, vec_env, random_actions):

@@ -1,17 +1,24 @@
 """Commands: what they print, and that bad input is one sentence and exit code 2."""
 
+import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agents.balancers import list_balancers
+from agents.errors import nearest as nearest_of_agents
 from envs import SuiteError
+from envs.errors import did_you_mean
 from mtrl.cli import main
-from mtrl.errors import ConfigError, exit_code, sentence
+from mtrl.errors import ConfigError, exit_code, nearest, sentence
 from mtrl.experiment import Result
 from mtrl.launch import guarded
+from mtrl.schema import nearest_setting
+from mtrl.shadowing import _cure
 from tests.grids import grid
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,8 +121,39 @@ def test_a_foreign_package_of_the_same_name_is_named_in_one_sentence(tmp_path: P
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from mtrl.cli import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code, "list", "suites"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"The package 'agents' in {tmp_path} hides this toolkit's own")
+    assert done.stderr.startswith(
+        f"'{tmp_path / 'agents'}' hides the package 'agents' of this toolkit in {ROOT}: rename "
+    )
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["agents.py", "envs"])
+def test_a_users_own_module_beside_the_script_is_cured_as_the_sentence_says(name: str, tmp_path: Path) -> None:
+    own = tmp_path / name
+    if own.suffix:
+        own.write_text("WORD = 'mine'\n")
+    else:
+        own.mkdir()
+        (own / "__init__.py").write_text("WORD = 'mine'\n")
+    script = tmp_path / "script.py"
+    script.write_text("from mtrl import make_env\nprint(make_env('pointmass').num_tasks)\n")
+
+    def start() -> "subprocess.CompletedProcess[str]":
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, env=environment)
+
+    said = start().stderr
+    (new_name,) = re.findall(r"rename yours, to (my_\S+) for example", said)
+    assert f"'{own}' hides the package" in said
+    own.rename(tmp_path / new_name)
+    assert start().stdout.strip().isdigit()
+
+
+def test_what_hides_a_package_has_the_cure_that_fits_it(tmp_path: Path) -> None:
+    assert "uninstall" in _cure(tmp_path / "site-packages" / "agents")
+    (tmp_path / "mtrl").mkdir()
+    (tmp_path / "mtrl" / "shadowing.py").write_text("")
+    assert "another checkout" in _cure(tmp_path / "envs")
 
 
 @pytest.mark.parametrize(
@@ -178,3 +216,10 @@ def test_a_fault_is_one_sentence_with_its_kind(capsys: pytest.CaptureFixture[str
 )
 def test_errors_become_sentences(error: Exception, said: str) -> None:
     assert sentence(error) == said
+
+
+@pytest.mark.parametrize("hint", [nearest, did_you_mean, nearest_of_agents, nearest_setting])
+def test_a_name_is_never_proposed_in_its_own_place(hint: Callable[[str, list[str]], str]) -> None:
+    assert "'agent.tau'" not in hint("agent.tau", ["agent.tau"])
+    others = ["agent.tau", "agent.taw", *(f"x{i}" for i in range(20))]
+    assert "'agent.tau'" not in hint("agent.tau", others) and "'agent.taw'" in hint("agent.tau", others)

@@ -167,7 +167,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_used(
     said = capsys.readouterr().out
     assert said.count("Warning") == 1
     assert f"'{newest.path}' cannot be used: state.json is not what was written" in said
-    assert f"Going on from step {before.env_steps}" in said
+    assert f"Resuming from step {before.env_steps}" in said
     assert newest.path.with_name(newest.path.name + ".broken").is_dir()
 
 
@@ -197,7 +197,7 @@ def test_a_finished_run_goes_on_when_more_steps_are_asked_for(
     assert run(steady("run", total_env_steps=120)).skipped
     assert "mtrl evaluate" not in capsys.readouterr().out
     assert not run(steady("run", total_env_steps=160)).skipped
-    assert "Going on from step 120" in capsys.readouterr().out
+    assert "Resuming from step 120" in capsys.readouterr().out
     assert (tmp_path / "run" / "results-at-120.csv").read_text() == results
     steps = [line["env_steps"] for line in lines(tmp_path / "run") if "train/n_updates" in line]
     assert steps == list(range(20, 161, 20))
@@ -336,7 +336,9 @@ def test_checkpoint_settings_are_no_part_of_what_a_run_is(tiny_config: MakeConfi
 def test_the_wall_time_stops_a_run_and_the_next_start_goes_on(steady: MakeConfig, tmp_path: Path) -> None:
     from mtrl.errors import RunStopped
 
-    with pytest.raises(RunStopped, match="max_wall_time=0.0001 seconds have passed") as stopped:
+    with pytest.raises(
+        RunStopped, match="have passed; there is no checkpoint yet, so the same command starts over"
+    ) as stopped:
         run(steady("run", max_wall_time=1e-4))
     assert exit_code(stopped.value) == 75
     assert RunFolder(tmp_path / "run").status == "interrupted"
@@ -347,7 +349,7 @@ def test_a_signal_between_steps_waits_and_outside_of_learning_raises_at_once() -
     from mtrl.errors import RunStopped
 
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(RunStopped, match="Stopped by SIGUSR1; the same command goes on"):
+    with pytest.raises(RunStopped, match="Stopped by SIGUSR1; the same command resumes"):
         with StopRequest() as stop:
             with stop.patiently():
                 os.kill(os.getpid(), signal.SIGUSR1)
@@ -363,7 +365,7 @@ def test_a_signal_between_steps_waits_and_outside_of_learning_raises_at_once() -
 def test_a_closed_terminal_stops_a_run_unless_it_was_told_not_to_mind(hangup_is_heard: None) -> None:
     from mtrl.errors import RunStopped
 
-    with pytest.raises(RunStopped, match="Stopped by SIGHUP; the same command goes on"):
+    with pytest.raises(RunStopped, match="Stopped by SIGHUP; the same command resumes"):
         with StopRequest():
             os.kill(os.getpid(), signal.SIGHUP)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
@@ -432,7 +434,7 @@ def test_an_owner_that_died_here_is_seen_and_one_elsewhere_needs_takeover(tmp_pa
     (tmp_path / "lock").write_text(f'{{"host": "{socket.gethostname()}", "pid": 1}}')
     RunLock(tmp_path).release()
     (tmp_path / "lock").write_text('{"host": "node-17", "pid": 4321}')
-    with pytest.raises(RunFolderError, match="was left by process 4321 on node-17.*go on with --takeover"):
+    with pytest.raises(RunFolderError, match="was left by process 4321 on node-17.*resume with --takeover"):
         RunLock(tmp_path)
     RunLock(tmp_path, takeover=True).release()
 
@@ -538,10 +540,10 @@ def test_a_terminated_command_can_be_requeued_and_the_same_command_ends_it(tmp_p
         first.send_signal(signal.SIGTERM)
         _, stderr = first.communicate(timeout=60)
     assert first.returncode == 75
-    assert stderr.splitlines()[-1] == "Stopped by SIGTERM; the same command goes on from the last checkpoint."
+    assert stderr.splitlines()[-1].startswith("Stopped by SIGTERM; the same command resumes from env step ")
     steps = checkpoints(tmp_path / "run")[0].env_steps
     with training(*settings, f"total_env_steps={steps + 400}") as second:
         stdout, stderr = second.communicate(timeout=90)
     assert (second.returncode, stderr) == (0, "")
-    assert f"Going on from step {steps:,}" in stdout
+    assert f"Resuming from step {steps:,}" in stdout
     assert checkpoints(tmp_path / "run")[0].env_steps == steps + 400

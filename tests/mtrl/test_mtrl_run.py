@@ -179,7 +179,7 @@ def test_a_run_that_goes_on_past_its_warm_up_is_warned_no_more(
     capsys.readouterr()
     run(tiny_config(agent={"warmup_steps_per_task": 40}, total_env_steps=240, run_dir=str(folder)))
     said = capsys.readouterr().out
-    assert "Going on from step" in said and "Warning" not in said
+    assert "Resuming from step" in said and "Warning" not in said
 
 
 def test_a_run_that_was_not_finished_is_kept_aside(tiny_config: MakeConfig, tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ def test_a_search_is_not_begun_twice_and_not_gone_on_with_where_there_is_none(
     tmp_path: Path, adopted: list[tuple[str, str]]
 ) -> None:
     Search.begin(tmp_path / "search", settings(), quiet)
-    with pytest.raises(ConfigError, match="holds a search already: go on with --resume"):
+    with pytest.raises(ConfigError, match="holds a search already: resume it with --resume"):
         Search.begin(tmp_path / "search", settings(), quiet)
     with pytest.raises(ConfigError, match="No search at"):
         Search.resume(tmp_path / "nowhere", quiet)

@@ -146,12 +146,28 @@ def test_two_results_for_one_seed_are_refused_and_a_finished_one_outdoes_an_unfi
 def test_labels_tell_methods_apart_with_few_words(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("unitary", 1)
     make_run("unitary", 1, agent="mtsac_regularized")
-    make_run("famo", 1, name="a", options={"gamma": 0.01})
+    make_run("famo", 1, name="a", options={"gamma": 0.02})
     make_run("famo", 1, name="b", options={"gamma": None})
     comparison = compare_runs([tmp_path / "runs"])
-    labels = ["famo (gamma=0.01)", "famo (gamma=default)", "unitary (mtsac)", "unitary (mtsac_regularized)"]
+    labels = ["famo (gamma=0.02)", "famo (gamma=default)", "unitary (mtsac)", "unitary (mtsac_regularized)"]
     assert [method.label for method in comparison.methods] == labels
     assert comparison.baseline.label == "unitary (mtsac)"
+
+
+def test_an_option_at_its_default_makes_no_other_method(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("famo", 1, options={"gamma": 0.01})  # as runs write it now
+    make_run("famo", 2, options={"gamma": None})  # as they wrote it before
+    assert [method.label for method in compare_runs([tmp_path / "runs"]).methods] == ["famo"]
+
+
+def test_another_source_of_a_plug_in_is_another_method(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        make_run("mine", seed)
+    for file, digest in zip(sorted(tmp_path.rglob("run.json")), ("a" * 64, "b" * 64), strict=True):
+        plugins = {"myrl": {"version": None, "sha256": digest, "registers": ["balancer mine"]}}
+        file.write_text(json.dumps({**json.loads(file.read_text()), "plugins": plugins}))
+    labels = [method.label for method in compare_runs([tmp_path / "runs"], baseline="mine (myrl=aaaaaaaaaaaa)").methods]
+    assert labels == ["mine (myrl=aaaaaaaaaaaa)", "mine (myrl=bbbbbbbbbbbb)"]
 
 
 def test_a_baseline_must_be_there(make_run: MakeRun, tmp_path: Path) -> None:
