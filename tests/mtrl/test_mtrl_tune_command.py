@@ -93,7 +93,7 @@ def test_the_command_offers_what_there_is_with_the_defaults_of_a_search() -> Non
     assert set(options["weights_on"].choices or ()) == set(ACTS_ON)
     defaults = {field.name: field.default for field in dataclasses.fields(Settings)} | {"also": [], "baselines": []}
     named = [name for name in defaults if name in options]
-    assert len(named) == 9 and all(options[name].default == defaults[name] for name in named)
+    assert len(named) == 10 and all(options[name].default == defaults[name] for name in named)
 
 
 def search_parser() -> argparse.ArgumentParser:

@@ -7,15 +7,20 @@ from typing import Any
 
 import pytest
 
+from mtrl.cli import _parser
 from mtrl.compose import compose_grid
 from mtrl.experiment import run
 from mtrl.run_folder import RunFolder
-from mtrl.tune.population import read_book
+from mtrl.tune.commands import _settings
+from mtrl.tune.evolution import Outcome
+from mtrl.tune.jobs import work
+from mtrl.tune.population import Book, read_book
+from mtrl.tune.search import Search
 from tests.mtrl.cluster import PATIENCE, TwoMachines, why_not
 from tests.mtrl.paused_runs import lines
 from tests.mtrl.processes import wait_until
 from tests.mtrl.test_mtrl_tune_command import SMALL, command
-from tests.mtrl.test_mtrl_tune_faults import OPTIONS, STEPS, decided, end, start
+from tests.mtrl.test_mtrl_tune_faults import OPTIONS, STEPS, decided, end
 
 REASON = why_not()
 pytestmark = [
@@ -43,8 +48,18 @@ def machines(tmp_path: Path) -> Iterator[TwoMachines]:
 def search(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     """What a search on one machine decides."""
     out = tmp_path_factory.mktemp("whole") / "search"
-    end(start(out, *SMALL, STEPS))
+    settings = _settings(_parser().parse_args(["tune", *SMALL, STEPS, *OPTIONS]))
+    whole = Search.begin(out, settings, told=nobody_listens)
+    while not whole.done:
+        job = whole.next_job()
+        assert job is not None
+        result = work(job, threads=1)
+        whole.tell(job, Outcome(result["metric"], result["worst"], result["fault"]))
     return decided(read_book(out))
+
+
+def nobody_listens(book: Book) -> None:
+    """Nobody has to be told of a generation."""
 
 
 @pytest.fixture(scope="module")
