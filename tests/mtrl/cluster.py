@@ -64,6 +64,8 @@ class Machine:
     :param address: of the network
     :param folder: its disk
     :param hidden: the disk of the other
+    :param processes: that run there
+    :param places: folders of Ray's own
     """
 
     namespace: str
@@ -71,6 +73,7 @@ class Machine:
     folder: Path
     hidden: Path
     processes: list["subprocess.Popen[str]"] = field(default_factory=list)
+    places: list[Path] = field(default_factory=list)
 
     def start(
         self, command: list[str], environment: Mapping[str, str] | None = None, **options: object
@@ -89,7 +92,8 @@ class Machine:
 
     def start_node(self, *arguments: str) -> None:
         """Start a Ray node with one core."""
-        place = tempfile.mkdtemp(prefix="mtrl-ray-")  # a short path: sockets lie in it
+        place = Path(tempfile.mkdtemp(prefix="mtrl-ray-"))  # a short path: sockets lie in it
+        self.places.append(place)
         common = [f"--node-ip-address={self.address}", "--num-cpus=1", f"--object-store-memory={_STORE}", "--block"]
         common += [f"--{name}-port={port}" for name, port in _PORTS.items()]
         place_option = [f"--temp-dir={place}"] if "--head" in arguments else []
@@ -192,3 +196,5 @@ class TwoMachines:
             self.head.kill(self._s3)
         for machine in (self.head, self.other):
             subprocess.run(["ip", "netns", "del", machine.namespace], capture_output=True, check=False)
+            for place in machine.places:
+                shutil.rmtree(place, ignore_errors=True)
