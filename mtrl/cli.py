@@ -127,6 +127,11 @@ def _add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
     place.add_argument("--gpus", type=float, default=0.0, help="GPUs of a run; 0.25 lets four share one (default: 0)")
     place.add_argument("--address", help="of a running Ray cluster, or auto (default: start Ray here)")
 
+    place.add_argument(
+        "--storage", metavar="URI",
+        help="folder or bucket (s3://bucket/path) that run folders travel through where nodes share no disk",
+    )  # fmt: skip
+
     search = commands.add_parser(
         "tune", parents=[common, settings], help="search task weights with a population of runs"
     )
