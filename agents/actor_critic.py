@@ -160,12 +160,8 @@ class ActorCriticAlgorithm(MultiTaskAlgorithm):
 
     @property
     def runtime(self) -> dict[str, Any]:
-<<<<<<< HEAD
         """Sizes, and choices made from the machine, for the record of a run."""
-=======
-        """Choices made from the machine, for the record of a run."""
         compiled = self._compiler is not None and not self._compiler.failed
->>>>>>> beyond
         return {
             **super().runtime,
             "parameters": {"actor": _parameters(self.actor), "critic": _parameters(self.critic)},

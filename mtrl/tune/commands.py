@@ -263,8 +263,9 @@ def sweep(options: Namespace) -> None:
     require_ray()
     overrides = readable(options.overrides)
     points = compose_grid(overrides)
+    uri = _checked_storage(options.storage)
     journal = Sweep.begin(_runs_dir(points), overrides)
-    if code := _make(points, journal, _resources(options)):
+    if code := _make(points, journal, _resources(options), uri):
         sys.exit(code)
 
 
@@ -285,26 +286,20 @@ def _runs_dir(points: Sequence[Composed]) -> Path:
     folders = {str(RunFolder.of(point.config).path) for point in points}
     if len(folders) < len(points):
         raise ConfigError("Runs of a sweep need a folder each: leave run_dir out.")
-<<<<<<< HEAD
     return Path(points[0].config.runs_dir).resolve()
 
 
-def _make(points: Sequence[Composed], journal: Sweep, resources: Resources) -> int:
-    """Make the runs that are not finished; returns the exit code of the sweep."""
+def _make(points: Sequence[Composed], journal: Sweep, resources: Resources, uri: str | None = None) -> int:
+    """Make the runs that are not finished, here or in a storage; returns the exit code of the sweep."""
     runs_dir = _runs_dir(points)
-=======
-    runs_dir = Path(configs[0].runs_dir).resolve()
-    uri = _checked_storage(options.storage)
     storage = None if uri is None else Storage(uri)
 
     def bring_results(config: RunConfig) -> None:
         if storage is not None:
             storage.fetch(_name_within(config, runs_dir), RunFolder.of(config).path, checkpoints=False)
 
-    for config in configs:
-        bring_results(config)
-    journal = Sweep.begin(runs_dir, overrides)
->>>>>>> beyond
+    for point in points:
+        bring_results(point.config)
     open_points = _skip_finished(points, journal)
     by_name = {point.overrides: point for point in open_points}
 
@@ -314,11 +309,7 @@ def _make(points: Sequence[Composed], journal: Sweep, resources: Resources) -> i
         say(journal.describe_run(job.name, outcome.fault or _success(by_name[job.name].config)))
 
     try:
-<<<<<<< HEAD
-        do_all(Runs(_jobs(open_points, runs_dir), told), resources, _scratch(runs_dir))
-=======
-        do_all(Runs(_jobs(open_points, runs_dir, uri), told), _resources(options), _scratch(runs_dir))
->>>>>>> beyond
+        do_all(Runs(_jobs(open_points, runs_dir, uri), told), resources, _scratch(runs_dir))
     finally:
         say(journal.describe_end())
         code = journal.end()
