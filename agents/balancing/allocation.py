@@ -40,6 +40,8 @@ class ShareWeighting(Weighting):
     :param weights_on: ``loss`` or ``sampling``
     """
 
+    scratch = frozenset({"latest"})  # computed at every update; a method that holds its decision saves it itself
+
     def __init__(self, num_tasks: int, method: str, weights_on: str, generator: torch.Generator | None = None) -> None:
         super().__init__(num_tasks, generator)
         if weights_on not in ACTS_ON:
