@@ -69,7 +69,7 @@ class ActorCriticAlgorithm(MultiTaskAlgorithm):
         settings: ActorCriticSettings = self.settings
         self.precision = resolve_precision(settings.precision, self.device)
         self.float32_mode = fastest_exact_float32(self.device)
-        self._compiler = Compiler() if settings.compile else None
+        self._compiler = Compiler(graphs=self.device.type == "cuda") if settings.compile else None
         keep_freed_memory()
         self.metrics = UpdateMetrics()
         self.guard = UpdateGuard(settings.max_skipped_updates)
@@ -161,12 +161,14 @@ class ActorCriticAlgorithm(MultiTaskAlgorithm):
     @property
     def runtime(self) -> dict[str, Any]:
         """Sizes, and choices made from the machine, for the record of a run."""
+        compiled = self._compiler is not None and not self._compiler.failed
         return {
             **super().runtime,
             "parameters": {"actor": _parameters(self.actor), "critic": _parameters(self.critic)},
             "precision": self.precision,
             "float32_matmul_precision": self.float32_mode,
-            "compiled": self._compiler is not None and not self._compiler.failed,
+            "compiled": compiled,
+            "cuda_graphs": compiled and self._compiler is not None and self._compiler.graphs,
         }
 
     def remarks(self) -> list[str]:

@@ -83,6 +83,23 @@ class PeakMemory(TorchDispatchMode):
         self.alive -= size
 
 
+def random_batch(num_tasks: int, samples: int, device: str = "cpu") -> tuple[ReplaySample, Tensor]:
+    """Transitions of Meta-World's shapes, and the noise of an update ``[2, K, B, A]``."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device)
+
+    sample = ReplaySample(
+        states=normal(num_tasks, samples, STATES),
+        actions=normal(num_tasks, samples, ACTIONS).tanh(),
+        rewards=normal(num_tasks, samples).abs(),
+        next_states=normal(num_tasks, samples, STATES),
+        terminals=torch.zeros(num_tasks, samples, device=device),
+    )
+    return sample, normal(2, num_tasks, samples, ACTIONS)
+
+
 class Contest:
     """One agent whose balancers are exchanged, always on the same batch.
 
@@ -90,6 +107,7 @@ class Contest:
     :param samples: B, transitions per task
     :param hidden_sizes: widths of actor and critics
     :param critic_layer_norm: LayerNorm in the critics
+    :param device: where they learn
     :param settings: of the agents, such as ``jacobian`` and ``precision``
     """
 
@@ -99,6 +117,7 @@ class Contest:
         samples: int,
         hidden_sizes: Sequence[int] = (400, 400, 400),
         critic_layer_norm: bool = False,
+        device: str = "cpu",
         **settings: Any,
     ) -> None:
         self.num_tasks = num_tasks
@@ -110,22 +129,13 @@ class Contest:
                 batch_size=samples * num_tasks,
                 buffer_size=100 * num_tasks,
                 policy_kwargs={"hidden_sizes": list(hidden_sizes), "critic_layer_norm": critic_layer_norm},
-                device="cpu",
+                device=device,
                 seed=0,
                 **settings,
             )
             for kind in (MTSAC, PublishedWay)
         ]
-        generator = torch.Generator().manual_seed(0)
-        normal = partial(torch.randn, generator=generator)
-        self.sample = ReplaySample(
-            states=normal(num_tasks, samples, STATES),
-            actions=normal(num_tasks, samples, ACTIONS).tanh(),
-            rewards=normal(num_tasks, samples).abs(),
-            next_states=normal(num_tasks, samples, STATES),
-            terminals=torch.zeros(num_tasks, samples),
-        )
-        self.noise = normal(2, num_tasks, samples, ACTIONS)
+        self.sample, self.noise = random_batch(num_tasks, samples, device)
 
     def call(self, name: str, published_way: bool = False) -> Callable[[], object]:
         """One update with the balancer of that name, as a call without arguments."""

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mtrl", description="Multitask RL: train one agent on many tasks.")
-    commands = parser.add_subparsers(metavar="command", required=True)
+    commands = parser.add_subparsers(dest="verb", metavar="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     common.add_argument(  # taken before the others are looked at: also written plugins=[myrl], as train.py has it
@@ -79,6 +79,20 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--workers", type=int, help="simulating processes (default: one per core)")
     exporting.set_defaults(command=_export)
 
+    data = commands.add_parser("export-dataset", parents=[common], help="episodes of a policy as a Minari dataset")
+    data.add_argument("run", type=Path, nargs="?", metavar="RUN_DIR", help="the folder of the run that acts")
+    data.add_argument("--pretrained", metavar="NAME", help="a policy that came with the toolkit, instead of a run")
+    data.add_argument(
+        "--expert", nargs="+", metavar="TASK", help="Meta-World's scripted experts in these tasks, or in a suite: mt10"
+    )
+    data.add_argument("--name", required=True, help="of the dataset, with a version: mt10/expert-v0")
+    data.add_argument("--episodes", type=int, default=50, help="per task (default: 50, every goal once)")
+    data.add_argument("--seed", type=int, help="of the goals (default: the run's, the goals of its training; 0)")
+    data.add_argument("--stochastic", action="store_true", help="draw actions instead of taking the mean ones")
+    data.add_argument("--workers", type=int, help="simulating processes (default: one per core)")
+    data.add_argument("--out", type=Path, metavar="FOLDER", help="of all datasets (default: ~/.minari/datasets)")
+    data.set_defaults(command=_export_dataset)
+
     comparison = commands.add_parser(
         "compare", parents=[common], help="a report: which method is better, and by how much"
     )
@@ -112,6 +126,11 @@ def _add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
     place.add_argument("--cpus", type=float, default=1.0, help="cores of a run (default: 1)")
     place.add_argument("--gpus", type=float, default=0.0, help="GPUs of a run; 0.25 lets four share one (default: 0)")
     place.add_argument("--address", help="of a running Ray cluster, or auto (default: start Ray here)")
+
+    place.add_argument(
+        "--storage", metavar="URI",
+        help="folder or bucket (s3://bucket/path) that run folders travel through where nodes share no disk",
+    )  # fmt: skip
 
     search = commands.add_parser(
         "tune", parents=[common, settings], help="search task weights with a population of runs"
@@ -243,7 +262,7 @@ def _chosen(options: argparse.Namespace) -> "Chosen":
     from mtrl.run_folder import AGENT_FILE, RunFolder
 
     if (options.run is None) == (options.pretrained is None):
-        raise ConfigError("mtrl evaluate takes either the folder of a run or --pretrained NAME.")
+        raise ConfigError(f"mtrl {options.verb} takes either the folder of a run or --pretrained NAME.")
     if options.pretrained is not None:
         policy = pretrained_policy(options.pretrained)
         config = RunConfig.from_dict(policy.card["config"])
@@ -270,6 +289,44 @@ def _export(options: argparse.Namespace) -> None:
 
     export(RunFolder.existing(options.run), path, options.episodes, options.workers, told)
     say(f"Written to {path} and {path.with_suffix('.json')}")
+
+
+def _export_dataset(options: argparse.Namespace) -> None:
+    """Write episodes of a run's policy, one that came with the toolkit, or scripted experts."""
+    from mtrl.console import say
+    from mtrl.datasets import MetaWorldExperts, export_dataset
+
+    if options.expert is not None and (options.run is not None or options.pretrained is not None):
+        raise ConfigError("mtrl export-dataset takes one of RUN_DIR, --pretrained NAME and --expert TASK.")
+    model: Policy
+    if options.expert is not None:
+        suite, horizon, seed = _suite_of(options.expert), None, 0
+        model, about = MetaWorldExperts(suite.task_names), "scripted experts of Meta-World"
+    else:
+        about, config, model, _ = _chosen(options)
+        suite, horizon, seed = config.make_suite(), config.evaluation.horizon, config.evaluation_seed
+    place = export_dataset(
+        model,
+        suite,
+        options.name,
+        options.out,
+        episodes=options.episodes,
+        seed=seed if options.seed is None else options.seed,
+        horizon=horizon,
+        workers=options.workers,
+        deterministic=not options.stochastic,
+        about=about,
+    )
+    say(f"Written to {place}")
+
+
+def _suite_of(tasks: Sequence[str]) -> "TaskSuite":
+    """The suite of this name, or of these tasks of Meta-World."""
+    from envs import list_suites, make_suite
+
+    if len(tasks) == 1 and tasks[0] in list_suites():
+        return make_suite(tasks[0])
+    return make_suite("metaworld", tasks=list(tasks))
 
 
 def _compare(options: argparse.Namespace) -> None:

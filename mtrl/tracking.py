@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from agents.tags import (
     BALANCER_WEIGHT,
@@ -128,6 +127,8 @@ class TensorBoardWriter(TensorBoardOutputFormat):
     """
 
     def __init__(self, folder: Path, after: int | None = None) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter  # here: a run without it need not have TensorBoard
+
         self.writer = SummaryWriter(str(folder), purge_step=None if after is None else after + 1)
         self._is_closed = False
         charts = {"success per task": EVAL_SUCCESS, "task weights": BALANCER_WEIGHT}

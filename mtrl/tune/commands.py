@@ -25,11 +25,12 @@ from mtrl.run_state import is_finished
 from mtrl.sweep import FAILED, FINISHED, SKIPPED, Sweep
 from mtrl.tune.bandit import require_bandit
 from mtrl.tune.evolution import Outcome, ranking
-from mtrl.tune.jobs import Job, Runs
+from mtrl.tune.jobs import Job, Runs, toolkit_version
 from mtrl.tune.on_ray import Resources, clear, do_all, require_ray
 from mtrl.tune.outcome import read_finals, write_comparison, write_findings
 from mtrl.tune.population import SEARCHED, Book, Settings, read_book
 from mtrl.tune.search import Search
+from mtrl.tune.storage import Storage
 
 BASELINES = "baselines"
 
@@ -64,6 +65,7 @@ def _search(options: Namespace, folder: Path, settings: Settings) -> None:
     except RunStopped as stop:
         stop.then = f"mtrl tune --resume --out {options.out} resumes the search"
         raise
+    search.fetch_results()
     names = [*write_findings(search), *_compare(search, resources, scratch, progress)]
     say(f"Best: member {search.best}. Written to {options.out}: {', '.join(names)}")
 
@@ -110,7 +112,20 @@ def _settings(options: Namespace) -> Settings:
         weights_on=options.weights_on,
         also=also,
         baselines=tuple(dict.fromkeys(options.baselines)),
+        storage=_checked_storage(options.storage),
     )
+
+
+def _checked_storage(uri: str | None) -> str | None:
+    """The URI of a storage that can be written.
+
+    :raises ConfigError: if it cannot
+    """
+    if uri is None:
+        return None
+    storage = Storage(uri)
+    storage.check()
+    return storage.uri
 
 
 def _check(options: Namespace, budget: int) -> None:
@@ -154,6 +169,9 @@ def _compare(search: Search, resources: Resources, scratch: Path, progress: "_Pr
             book.settings.metric,
             None,
             _log(search.folder, name, config),
+            storage=book.settings.storage,
+            run=_name_within(config, search.folder),
+            version=toolkit_version(),
         )
         for name, group in configs.items()
         for config in group
@@ -164,6 +182,9 @@ def _compare(search: Search, resources: Resources, scratch: Path, progress: "_Pr
         progress.run(job, outcome, len(outcomes), len(jobs))
 
     do_all(Runs(jobs, told), resources, scratch)
+    if search.storage is not None:
+        for job in jobs:
+            search.storage.fetch(job.run, search.folder / job.run, checkpoints=False)
     members = [search.config(member) for member in range(book.settings.population)]
     finals = {book.settings.algorithm: read_finals(members, book.ended[-1])}
     for name, group in configs.items():
@@ -185,6 +206,11 @@ def _baseline_configs(settings: Settings, balancer: str, folder: Path) -> list[R
         )
         for seed in range(settings.seed, settings.seed + settings.population)
     ]
+
+
+def _name_within(config: RunConfig, folder: Path) -> str:
+    """The name of a run within a storage: its path within the folder of the search or sweep."""
+    return RunFolder.of(config).path.resolve().relative_to(folder).as_posix()
 
 
 def _log(folder: Path, name: str, config: RunConfig) -> str:
@@ -237,8 +263,9 @@ def sweep(options: Namespace) -> None:
     require_ray()
     overrides = readable(options.overrides)
     points = compose_grid(overrides)
+    uri = _checked_storage(options.storage)
     journal = Sweep.begin(_runs_dir(points), overrides)
-    if code := _make(points, journal, _resources(options)):
+    if code := _make(points, journal, _resources(options), uri):
         sys.exit(code)
 
 
@@ -262,18 +289,27 @@ def _runs_dir(points: Sequence[Composed]) -> Path:
     return Path(points[0].config.runs_dir).resolve()
 
 
-def _make(points: Sequence[Composed], journal: Sweep, resources: Resources) -> int:
-    """Make the runs that are not finished; returns the exit code of the sweep."""
+def _make(points: Sequence[Composed], journal: Sweep, resources: Resources, uri: str | None = None) -> int:
+    """Make the runs that are not finished, here or in a storage; returns the exit code of the sweep."""
     runs_dir = _runs_dir(points)
+    storage = None if uri is None else Storage(uri)
+
+    def bring_results(config: RunConfig) -> None:
+        if storage is not None:
+            storage.fetch(_name_within(config, runs_dir), RunFolder.of(config).path, checkpoints=False)
+
+    for point in points:
+        bring_results(point.config)
     open_points = _skip_finished(points, journal)
     by_name = {point.overrides: point for point in open_points}
 
     def told(job: Job, outcome: Outcome) -> None:
+        bring_results(by_name[job.name].config)
         journal.note(job.name, FAILED if outcome.fault else FINISHED, FAULT if outcome.fault else 0)
         say(journal.describe_run(job.name, outcome.fault or _success(by_name[job.name].config)))
 
     try:
-        do_all(Runs(_jobs(open_points, runs_dir), told), resources, _scratch(runs_dir))
+        do_all(Runs(_jobs(open_points, runs_dir, uri), told), resources, _scratch(runs_dir))
     finally:
         say(journal.describe_end())
         code = journal.end()
@@ -292,7 +328,7 @@ def _skip_finished(points: Sequence[Composed], journal: Sweep) -> list[Composed]
     return left
 
 
-def _jobs(points: Sequence[Composed], runs_dir: Path) -> list[Job]:
+def _jobs(points: Sequence[Composed], runs_dir: Path, storage: str | None) -> list[Job]:
     return [
         Job(
             name=point.overrides,
@@ -301,6 +337,9 @@ def _jobs(points: Sequence[Composed], runs_dir: Path) -> list[Job]:
             metric="mean_success",
             pause_at=None,
             log=str(runs_dir / ".logs" / f"{RunFolder.of(point.config).path.name}.txt"),
+            storage=storage,
+            run=_name_within(point.config, runs_dir),
+            version=toolkit_version(),
         )
         for point in points
     ]

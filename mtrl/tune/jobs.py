@@ -3,12 +3,14 @@
 import contextlib
 import dataclasses
 import gc
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mtrl.errors import ConfigError
 from mtrl.plugins import load_plugins, loaded_plugins
 from mtrl.tune.evolution import Outcome
 
@@ -26,6 +28,9 @@ class Job:
     :param pause_at: env_steps at which the run pauses; None finishes it
     :param log: file that takes what the run prints
     :param key: whose job it is
+    :param storage: URI of what machines share; None where they share a disk
+    :param run: name of the run within the storage
+    :param version: of the toolkit that gives the job away; None does not ask
     :param plugins: that the process has to load: those of whoever gives the job away
     """
 
@@ -35,6 +40,9 @@ class Job:
     pause_at: int | None
     log: str
     key: int = 0
+    storage: str | None = None
+    run: str = ""
+    version: str | None = None
     plugins: tuple[str, ...] = field(default_factory=lambda: tuple(loaded_plugins()))
 
 
@@ -93,20 +101,57 @@ def work(job: Job, threads: int) -> dict[str, Any]:
     :param threads: of the run, where its config does not say
     :return: an `Outcome` as a plain dict, with the ``seconds`` it took
     """
-    from mtrl.config import RunConfig
     from mtrl.errors import sentence
-    from mtrl.tune.member import train
 
     began = time.monotonic()
-    with _into(Path(job.log)):
-        try:
-            load_plugins(job.plugins)
-            config = _at_home(RunConfig.from_dict(job.config), threads)
-            outcome = train(config, job.pause_at, job.metric)
-        except Exception as error:
-            outcome = Outcome(None, None, f"failed: {sentence(error)}")
+    try:
+        refuse_other_version(job.version)
+        outcome = _train(job, threads) if job.storage is None else _train_in_storage(job, threads, job.storage)
+    except Exception as error:
+        outcome = Outcome(None, None, f"failed: {sentence(error)}")
     gc.collect()  # the run's simulators, hundreds of megabytes in cycles that Python would let pile up
     return {**dataclasses.asdict(outcome), "seconds": round(time.monotonic() - began, 3)}
+
+
+def _train(job: Job, threads: int) -> Outcome:
+    """Do a job in the folder that its config names."""
+    from mtrl.config import RunConfig
+    from mtrl.tune.member import train
+
+    with _into(Path(job.log)):
+        load_plugins(job.plugins)
+        return train(_at_home(RunConfig.from_dict(job.config), threads), job.pause_at, job.metric)
+
+
+def _train_in_storage(job: Job, threads: int, uri: str) -> Outcome:
+    """Do a job in a copy of its folder on this machine."""
+    from mtrl.tune.storage import Storage
+
+    storage = Storage(uri)
+    log = storage.cache / "logs" / f"{job.run}.txt"
+    with storage.at_hand(job.run) as folder:
+        try:
+            here = {**job.config, "run_dir": str(folder)}
+            return _train(dataclasses.replace(job, config=here, log=str(log)), threads)
+        finally:
+            storage.keep_log(job.run, log)
+
+
+def toolkit_version() -> str | None:
+    """The installed version of the toolkit, as its package says."""
+    from mtrl.provenance import versions
+
+    return versions()["mtrl-toolkit"]
+
+
+def refuse_other_version(wanted: str | None) -> None:
+    """:raises ConfigError: if the toolkit here is of another version than where the job comes from"""
+    found = toolkit_version()
+    if wanted is not None and found != wanted:
+        raise ConfigError(
+            f"Every node needs mtrl-toolkit {wanted}, as where the command was given; found {found} on "
+            f"{socket.gethostname()}."
+        )
 
 
 def _at_home(config: "RunConfig", threads: int) -> "RunConfig":

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mtrl.errors import INTERRUPTED, RESUMABLE, MissingExtra, RunStopped
+from mtrl.errors import INTERRUPTED, RESUMABLE, ConfigError, MissingExtra, RunStopped
 from mtrl.tune.evolution import Outcome
-from mtrl.tune.jobs import Job, Jobs, work
+from mtrl.tune.jobs import Job, Jobs, toolkit_version, work
 
 OBJECT_STORE = 80 * 2**20  # bytes; jobs and outcomes are a few kilobytes each, and Ray wants 75 MB at least
 _PLACE, _PREFIX = "ray-is-in.txt", "mtrl-ray-"
+KNOCK_SECONDS = 15.0  # for the head of a cluster to answer
+NODE_SECONDS = 120.0  # for a node to say which version it has
 STARTS = 3  # of a job whose process dies, the first one included
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing
@@ -183,7 +186,7 @@ def _ray(resources: Resources, scratch: Path) -> Iterator[None]:
     ray = require_ray()
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     if resources.address is not None:
-        ray.init(address=resources.address, **quiet)
+        _join(ray, resources.address, quiet)
     else:
         place = tempfile.mkdtemp(prefix=_PREFIX)  # a short path: sockets lie in it
         (scratch / _PLACE).write_text(place, encoding="utf-8")
@@ -195,6 +198,65 @@ def _ray(resources: Resources, scratch: Path) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, before)
         ray.shutdown()
+
+
+def _join(ray: Any, address: str, quiet: dict[str, Any]) -> None:
+    """Join a cluster whose nodes have this version of the toolkit.
+
+    :raises ConfigError: if none answers, or a node has no toolkit, or one of another version
+    """
+    try:
+        _knock(address)
+        ray.init(address=address, **quiet)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"--address must be that of a running Ray cluster, found {address!r}, where none answers: "
+            "`ray start --head` starts one."
+        ) from error
+    try:
+        _check_nodes(ray)
+    except ConfigError:
+        ray.shutdown()
+        raise
+
+
+def _knock(address: str) -> None:
+    """:raises OSError: if nobody listens at ``host:port``; Ray itself would try for minutes"""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+
+
+def _check_nodes(ray: Any) -> None:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    def version_there() -> str | None:  # travels as code: the toolkit need not be there
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("mtrl-toolkit")
+        except PackageNotFoundError:
+            return None
+
+    here = toolkit_version()
+    asked = ray.remote(version_there)
+    answers = {
+        node["NodeManagerAddress"]: asked.options(
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote()
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    for node, answer in answers.items():
+        try:
+            found = ray.get(answer, timeout=NODE_SECONDS)
+        except Exception:  # a node that has gone since: its jobs are done by others
+            continue
+        if found != here:
+            raise ConfigError(
+                f"Every node needs mtrl-toolkit {here}, as where the command was given; found "
+                f"{'no toolkit' if found is None else found} on {node}."
+            )
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

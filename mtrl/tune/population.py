@@ -33,6 +33,7 @@ class Settings:
     :param weights_on: ``loss`` or ``sampling``
     :param also: settings of the agent that are searched beside the weights
     :param baselines: balancers of which N seeds are trained after the search, for the comparison
+    :param storage: URI of what the machines share; None where they share a disk
     """
 
     config: dict[str, Any]
@@ -47,6 +48,7 @@ class Settings:
     weights_on: str = "loss"
     also: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ()
+    storage: str | None = None
 
     @property
     def seed(self) -> int:

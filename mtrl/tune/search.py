@@ -15,9 +15,10 @@ from mtrl.config import RunConfig
 from mtrl.errors import ConfigError
 from mtrl.tune.bandit import explore_by_bandit
 from mtrl.tune.evolution import Genes, Outcome, exploit, explore, founders, random_weights, ranking
-from mtrl.tune.jobs import Job
+from mtrl.tune.jobs import Job, toolkit_version
 from mtrl.tune.member import adopt
 from mtrl.tune.population import BOOK, Book, Member, Settings, read_book, write_book
+from mtrl.tune.storage import Storage
 
 MEMBERS, TIMES = "members", "times.jsonl"
 
@@ -35,6 +36,7 @@ class Search:
 
     def __init__(self, folder: Path, book: Book, told: Callable[[Book], None]) -> None:
         self.folder, self.book, self.told = folder, book, told
+        self.storage = None if book.settings.storage is None else Storage(book.settings.storage)
         self._waiting: list[int] = []  # members whose interval nobody has begun
         self._outcomes: dict[int, Outcome] = {}
         self._began = time.monotonic()  # the generation
@@ -90,6 +92,9 @@ class Search:
             pause_at=None if last else settings.total_env_steps * generation // settings.intervals,
             log=str(self.folder / "logs" / f"member-{member:03d}.txt"),
             key=member,
+            storage=settings.storage,
+            run=member_name(member),
+            version=toolkit_version(),
         )
 
     def tell(self, job: Job, outcome: Outcome, seconds: float = 0.0) -> None:
@@ -143,11 +148,28 @@ class Search:
             # Nobody trains: every parent still stands at the end of its interval, also after a crash right here.
             for number, member in enumerate(last.members):
                 if member.parent is not None:
-                    adopt(self.config(number), self.config(member.parent))
+                    self._adopt(number, member.parent)
+            if self.storage is not None:
+                self.storage.collect(older_than=0.0)  # nobody trains, so nobody stores
             self.book = self.book.with_last(copied=True)
             write_book(self.book, self.folder)
             self._copying = time.monotonic() - began
         self._waiting = list(range(len(last.members)))
+
+    def _adopt(self, child: int, parent: int) -> None:
+        members = {number: self.folder / member_name(number) for number in (child, parent)}
+        if self.storage is not None:
+            for number, folder in members.items():
+                self.storage.fetch(member_name(number), folder)
+        adopt(self.config(child), self.config(parent))
+        if self.storage is not None:
+            self.storage.push(member_name(child), members[child])
+
+    def fetch_results(self) -> None:
+        """Bring what the members left, save their checkpoints, to the folder of the search."""
+        if self.storage is not None:
+            for member in range(self.book.settings.population):
+                self.storage.fetch(member_name(member), self.folder / member_name(member), checkpoints=False)
 
 
 def members_of(genes: Iterable[Genes]) -> list[Member]:
@@ -187,6 +209,11 @@ def _explore_anywhere(book: Book, copies: Mapping[int, int], generator: np.rando
 EXPLORERS: dict[str, Explore] = {"pbt": _explore_nearby, "pb2": explore_by_bandit, "random": _explore_anywhere}
 
 
+def member_name(member: int) -> str:
+    """The folder of a member within that of the search, and its name within a storage."""
+    return f"{MEMBERS}/{member:03d}"
+
+
 def member_config(book: Book, member: int, folder: Path) -> RunConfig:
     """The config of a member in the last generation: an ordinary run that follows the weights of its line."""
     settings, genes = book.settings, book.generations[-1].members[member].genes
@@ -199,7 +226,7 @@ def member_config(book: Book, member: int, folder: Path) -> RunConfig:
         balancer=balancer,
         agent=replace(config.agent, **searched),
         seed=settings.seed + member,
-        run_dir=str(folder / MEMBERS / f"{member:03d}"),
+        run_dir=str(folder / member_name(member)),
     )
     return config.with_schedule(book.schedule(member))
 

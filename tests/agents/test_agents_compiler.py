@@ -140,6 +140,39 @@ def test_the_backward_pass_is_compiled_with_the_forward_pass(tmp_path):
     torch.testing.assert_close(weight.grad, weight.detach().sin() + weight.detach() * weight.detach().cos())
 
 
+def test_cuda_graphs_are_asked_for_on_an_accelerator_alone(learnt):
+    with mock.patch("torch.compile", side_effect=lambda function, **options: function) as compiling:
+        for graphs in (False, True):
+            Compiler(graphs).call(torch.neg, torch.ones(1))
+    assert [call.kwargs["mode"] for call in compiling.call_args_list] == ["default", "reduce-overhead"]
+    assert not learnt(env_steps=0)._compiler.graphs
+
+
+def test_results_of_a_graph_outlive_its_next_replay():
+    memory = torch.zeros(1)  # a graph writes all its results to the same place
+    compiler = Compiler(graphs=True)
+    with mock.patch("agents.compiler._compile", side_effect=lambda function, graphs: lambda x: (memory.copy_(x), "m")):
+        first, second = (compiler.call(torch.neg, torch.full((1,), value)) for value in (1.0, 2.0))
+    assert (first[0].item(), second[0].item()) == (1.0, 2.0)
+
+
+def test_what_cannot_be_captured_is_compiled_without_graphs_and_says_so_once():
+    def compile_(function, graphs):
+        def fails(*arguments):
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand a page more")
+
+        return fails if graphs else function
+
+    compiler = Compiler(graphs=True)
+    with (
+        mock.patch("agents.compiler._compile", side_effect=compile_),
+        pytest.warns(UserWarning, match=r"CUDA graphs \(RuntimeError: CUDA error: .* is capturing\):") as caught,
+    ):
+        results = [compiler.call(torch.neg, torch.ones(1)).item() for _ in range(2)]
+    assert results == [-1.0, -1.0] and len(caught) == 1
+    assert not compiler.failed and not compiler.graphs
+
+
 def test_a_compiler_is_copied_and_pickled_without_what_it_compiled(learnt):
     compiler = pickle.loads(pickle.dumps(copy.deepcopy(learnt()._compiler)))
     assert compiler.call(torch.neg, torch.ones(1)).item() == -1.0

@@ -11,6 +11,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from envs import make_suite
 from mtrl import MTSAC, evaluate, make_env
+from mtrl.datasets import MetaWorldExperts
 from mtrl.errors import ConfigError
 from mtrl.evaluation import EvaluationResult, wilson_interval
 
@@ -28,22 +29,6 @@ class Towards:
         actions = np.clip(20 * (self.targets[tasks] - observation[:, :2]), -1, 1)
         actions[tasks == self.idle] = 0
         return actions.astype(np.float32), None
-
-
-class MetaWorldExperts:
-    """The scripted policies that Meta-World ships, one per environment, behind SB3's `predict`."""
-
-    def __init__(self, task_names: tuple[str, ...]) -> None:
-        from metaworld.policies import ENV_POLICY_MAP
-
-        self.policies = [ENV_POLICY_MAP[name]() for name in task_names]
-
-    def predict(self, observation: Any, *, deterministic: bool = True) -> tuple[np.ndarray, None]:
-        tasks = observation[:, 39:].argmax(axis=1)
-        actions = [
-            self.policies[k].get_action(row[:39]) for k, row in zip(tasks, observation.astype(float), strict=True)
-        ]
-        return np.clip(actions, -1, 1).astype(np.float32), None
 
 
 @pytest.mark.parametrize(

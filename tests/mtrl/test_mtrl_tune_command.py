@@ -55,6 +55,15 @@ def test_what_no_search_can_be_is_refused_before_anything_is_written(
     assert sentence in capsys.readouterr().err and not (tmp_path / "search").exists()
 
 
+def test_a_head_that_does_not_answer_is_refused_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["sweep", *SMALL, "seed=1,2", f"runs_dir={tmp_path}", "--address", "127.0.0.1:9"]
+    assert main(arguments) == 2
+    sentence = "--address must be that of a running Ray cluster, found '127.0.0.1:9', where none answers: "
+    assert sentence in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("setting", "nats"), [("auto", -2.0), ("auto_0.5", -1.0), ("-3", -3.0)])
 def test_a_search_over_the_target_entropy_begins_at_the_configs_own(setting: str, nats: float) -> None:
     given = ["env=pointmass", f"agent.target_entropy={setting}"]
@@ -84,7 +93,7 @@ def test_the_command_offers_what_there_is_with_the_defaults_of_a_search() -> Non
     assert set(options["weights_on"].choices or ()) == set(ACTS_ON)
     defaults = {field.name: field.default for field in dataclasses.fields(Settings)} | {"also": [], "baselines": []}
     named = [name for name in defaults if name in options]
-    assert len(named) == 9 and all(options[name].default == defaults[name] for name in named)
+    assert len(named) == 10 and all(options[name].default == defaults[name] for name in named)
 
 
 def search_parser() -> argparse.ArgumentParser:
