@@ -37,9 +37,10 @@ PLAIN = {
 _SCHEDULED = ("balancer.options.tau=0.25", "balancer.options.warmup=0", "balancer.options.anneal=0")
 METHODS: dict[str, Overrides] = {
     "unitary": ("balancer=unitary",),
-    "igb_rl": ("balancer=igb_rl",),
+    "igb_rl": ("balancer=igb_rl", "balancer.options.learning=shipped"),
     "igb_rl_random": ("balancer=igb_rl_random",),
     "igb_v1_rl": ("balancer=igb_v1_rl",),
+    "igb_v1_rl on losses": ("balancer=igb_v1_rl", "balancer.options.weights_on=loss"),
     "famo": ("balancer=famo",),
     "uncertainty": ("balancer=uncertainty",),
     "scale_invariant": ("balancer=scale_invariant",),
@@ -52,6 +53,7 @@ METHODS: dict[str, Overrides] = {
     "aligned_mtl": ("balancer=aligned_mtl",),
     "son_goku:unitary": ("balancer=son_goku:unitary", *_SCHEDULED),
     "son_goku:pcgrad": ("balancer=son_goku:pcgrad", *_SCHEDULED),
+    "igb_rl+pcgrad": ("balancer=igb_rl+pcgrad", "balancer.options.igb_rl.weights_on=loss"),
     "fairgrad and pcgrad": ("balancer=fairgrad", "balancer.actor=pcgrad"),
 }
 BASELINE = "unitary"
