@@ -150,7 +150,7 @@ def test_a_part_of_a_composition_is_watched_too(register: Any) -> None:
         pass
 
     register(Mine)
-    balancer = make_balancer("mine+famo", num_tasks=K)
+    balancer = make_balancer("mine+uncertainty", num_tasks=K)
     watch = UnsavedState(balancer)
     balancer.balance(random_tasks(K, P, 0))
     with pytest.raises(ConfigurationError, match="Mine remembers 'count'"):
