@@ -13,6 +13,7 @@ from agents.files.agent_file import AgentFileError
 from agents.files.policy_file import load_policy, save_policy
 from agents.networks import NETWORKS, NetworkShape, make_network
 from agents.networks.matching import network_parameter_count
+from tests.grids import grid
 
 SMALL = {
     "soft_modules": {"embedding_size": 16, "routing_width": 16, "encoder_width": 16},
@@ -80,7 +81,7 @@ def test_an_agent_that_was_saved_and_its_exported_policy_act_alike(agent_of, poi
         assert np.array_equal(policy.predict(observations, deterministic=True)[0], actions)
 
 
-@every
+@grid("name", SMALL, always=["soft_modules"])  # whose routing is the most unlike a plain network
 @pytest.mark.slow
 def test_a_compiled_agent_is_the_same_up_to_rounding(agent_of, name):
     agents = [agent_of(name, compile=compiled) for compiled in (True, False)]
