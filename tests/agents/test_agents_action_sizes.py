@@ -252,7 +252,7 @@ def test_every_way_to_the_task_gradients_knows_the_sizes(balancer, env):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [MTSAC, MTPPO])
+@pytest.mark.parametrize("kind", [MTPPO, pytest.param(MTSAC, marks=pytest.mark.exhaustive)])  # MTSAC takes a minute
 def test_a_pendulum_and_a_task_with_more_actions_are_both_learnt(kind):
     tasks = {"Pendulum-v1": "Pendulum-v1", "four": target_task(4, horizon=200)}
     suite = make_suite("gym", tasks=tasks, horizon=200, success_return={"Pendulum-v1": -400.0})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.balancers.given import ACTS_ON
+from agents.balancing.allocation import ACTS_ON
 from mtrl.cli import _parser, main
 from mtrl.errors import MissingExtra
 from mtrl.tune.commands import _settings

@@ -76,7 +76,7 @@ def test_commands_of_many_runs_compose_from_the_wheel(site: Path, tmp_path: Path
     assert done.stdout.split() == [str(site / "mtrl" / "configs"), "4"], done.stderr[-3000:]
 
 
-@pytest.mark.slow
+@pytest.mark.faults  # minutes of processes that start
 @pytest.mark.usefixtures("ray_alone")
 def test_a_sweep_and_a_search_run_from_the_wheel(site: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra `tune`")
