@@ -209,8 +209,14 @@ def _baseline_configs(settings: Settings, balancer: str, folder: Path) -> list[R
 
 
 def _name_within(config: RunConfig, folder: Path) -> str:
-    """The name of a run within a storage: its path within the folder of the search or sweep."""
-    return RunFolder.of(config).path.resolve().relative_to(folder).as_posix()
+    """The name of a run within a storage: its path within the folder of the search or sweep.
+
+    :raises ConfigError: for a run whose folder is elsewhere
+    """
+    path = RunFolder.of(config).path.resolve()
+    if not path.is_relative_to(folder):
+        raise ConfigError(f"With --storage every run lies within '{folder}', found '{path}': leave run_dir out.")
+    return path.relative_to(folder).as_posix()
 
 
 def _log(folder: Path, name: str, config: RunConfig) -> str:
@@ -338,7 +344,7 @@ def _jobs(points: Sequence[Composed], runs_dir: Path, storage: str | None) -> li
             pause_at=None,
             log=str(runs_dir / ".logs" / f"{RunFolder.of(point.config).path.name}.txt"),
             storage=storage,
-            run=_name_within(point.config, runs_dir),
+            run="" if storage is None else _name_within(point.config, runs_dir),
             version=toolkit_version(),
         )
         for point in points

@@ -9,6 +9,7 @@ from mtrl.compose import compose, compose_grid
 from mtrl.errors import ConfigError
 from mtrl.experiment import run
 from mtrl.run_folder import RunFolder
+from mtrl.tune.commands import _jobs
 from tests.mtrl.test_mtrl_tune_command import SMALL, command
 
 
@@ -25,6 +26,15 @@ def test_options_of_the_suite_are_swept_and_named_as_they_were_given() -> None:
     grid = compose_grid(["env=pointmass", "env.options.num_goals=0,50"])
     assert [point.overrides for point in grid] == ["env.options.num_goals=0", "env.options.num_goals=50"]
     assert [point.config.env.options for point in grid] == [{"num_goals": 0}, {"num_goals": 50}]
+
+
+def test_runs_may_lie_anywhere_unless_they_travel_through_a_storage(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    points = compose_grid(["env=pointmass", "seed=1,2", f"run_dir={elsewhere}/${{seed}}"])
+    jobs = _jobs(points, tmp_path / "runs", None)
+    assert [job.config["run_dir"] for job in jobs] == [str(elsewhere / seed) for seed in "12"]
+    with pytest.raises(ConfigError, match="With --storage every run lies within .*runs', found .*elsewhere/1'"):
+        _jobs(points, tmp_path / "runs", "s3://bucket")
 
 
 def test_a_grid_over_an_unknown_experiment_is_refused() -> None:
