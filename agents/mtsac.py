@@ -126,7 +126,7 @@ class MTSAC(ActorCriticAlgorithm, MultiTaskOffPolicy):
         task, temperatures = selection.on(self.device), selection.pick(self.temperature.value())
         target = self._target(sample, noise[0], temperatures, selection)
         self._begin_guard(sample, noise, task, temperatures, target)
-        if isinstance(self.critic.value, PopArtValue):
+        if isinstance(self.critic.value, PopArtValue) and self.guard.passes("target", target):
             self.critic.value.update(target, task, [self.critic.network.head, self.critic_target.network.head])
 
         critic = self.critic_learner.step((sample.states, sample.actions, target, task), context, self.guard)

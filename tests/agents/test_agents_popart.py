@@ -255,6 +255,19 @@ def test_sac_learns_with_it_under_every_kind_of_balancer(small_agent, balancer):
     assert all(parameter.isfinite().all() for parameter in agent.policy.parameters())
 
 
+def test_an_update_of_sac_that_is_skipped_moves_neither_moments_nor_heads(small_agent):
+    agent = small_agent(policy_kwargs=POPART)
+    agent.learn(80)
+    sample = agent.replay_buffer.sample(agent.batch_size)
+    rewards = sample.rewards.clone()
+    rewards[2, 0] = torch.nan
+    before = copy.deepcopy(agent.policy.state_dict())
+    agent.update(sample._replace(rewards=rewards), torch.randn(2, *sample.actions.shape))
+    assert not agent.guard.end()
+    for name, value in agent.policy.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
 def test_sac_refuses_it_for_a_head_that_the_tasks_share(small_agent):
     with pytest.raises(ConfigurationError, match="network='mlp' has one for all"):
         small_agent(policy_kwargs={"network": "mlp", "critic": "popart"})
